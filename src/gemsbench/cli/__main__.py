@@ -1,0 +1,5 @@
+"""`python -m gemsbench.cli`."""
+
+from gemsbench.cli import main
+
+main()

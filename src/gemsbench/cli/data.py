@@ -1,0 +1,116 @@
+"""`gemsbench data`: raw files in, prepared tables out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gemsbench.cli.options import DEFAULT_CONFIG, Config, Out, Quiet, RecipeName, results_folder
+from gemsbench.errors import CheckError
+
+if TYPE_CHECKING:
+    from gemsbench.data.recipe import Recipe
+    from gemsbench.profile import Profile
+
+app = typer.Typer(help="Fetch, prepare, check and describe a recipe.", no_args_is_help=True)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A recipe as a profile uses it."""
+
+    profile: Profile
+    recipe: Recipe
+    settings: Any
+
+    @property
+    def prepared(self) -> Path:
+        """Where its prepared tables belong."""
+        return results_folder(self.profile.profile) / "prepared" / self.recipe.name
+
+
+def choose(config: Path, name: str) -> Chosen:
+    """Look a recipe up in the profile; raises InputError with the nearest name."""
+    from gemsbench.config import load_settings
+    from gemsbench.profile import load_profile
+    from gemsbench.registry import RECIPES, lookup, resolve
+
+    profile = load_profile(config)
+    values = lookup(profile.recipes, name, f"recipe of {config}")
+    recipe = resolve(RECIPES[name])
+    return Chosen(profile, recipe, load_settings(recipe.settings, values, f"{config}: recipes.{name}"))
+
+
+@app.command()
+def fetch(recipe: RecipeName, config: Config = DEFAULT_CONFIG, quiet: Quiet = False) -> None:
+    """Put the raw files of a recipe in place: download, mirror or DVC remote, each checked; or simulate them."""
+    from gemsbench.data.fetch import fetch as fetch_files
+
+    chosen = choose(config, recipe)
+    folder = fetch_files(chosen.recipe, chosen.settings, chosen.profile.data_seed, Path(), quiet=quiet)
+    if not quiet:
+        typer.echo(f"{recipe}: raw files in {folder}")
+
+
+@app.command()
+def prepare(recipe: RecipeName, config: Config = DEFAULT_CONFIG, out: Out = None, quiet: Quiet = False) -> None:
+    """Make the canonical tables, splits, cases and candidates of a recipe, and check them."""
+    from gemsbench.pipeline.jobs import prepare_job
+    from gemsbench.protocol.prepare import prepare as prepare_tables
+    from gemsbench.provenance import recording
+
+    chosen = choose(config, recipe)
+    folder = out or chosen.prepared
+    job = prepare_job(chosen.profile, recipe)
+    with recording(folder, job):
+        prepare_tables(
+            chosen.recipe,
+            chosen.settings,
+            job.raw_folder,
+            folder,
+            seed=chosen.profile.data_seed,
+            history_length=chosen.profile.history_length,
+        )
+    if not quiet:
+        typer.echo(f"{recipe}: prepared tables in {folder}")
+
+
+@app.command()
+def validate(recipe: RecipeName, config: Config = DEFAULT_CONFIG, out: Out = None) -> None:
+    """Check every invariant of a prepared recipe; exit code 3 when one does not hold."""
+    from gemsbench.protocol.validate import validate as find_violations
+
+    chosen = choose(config, recipe)
+    folder = out or chosen.prepared
+    violations = find_violations(folder, chosen.recipe, chosen.profile.data_seed)
+    for violation in violations:
+        typer.echo(f"{violation.invariant}: {violation.message}\n{violation.rows}", err=True)
+    if violations:
+        raise CheckError(f"{folder}: {len(violations)} invariants do not hold (listed above).")
+    typer.echo(f"{folder}: every invariant holds.")
+
+
+@app.command()
+def stats(recipe: RecipeName, config: Config = DEFAULT_CONFIG, out: Out = None) -> None:
+    """Print the statistics of a prepared recipe: counts, densities, funnel, leak rate."""
+    from gemsbench.data.statistics import format_statistics
+    from gemsbench.files import read_json
+
+    chosen = choose(config, recipe)
+    typer.echo(format_statistics(read_json((out or chosen.prepared) / "stats.json")))
+
+
+@app.command()
+def export(
+    recipe: RecipeName,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the pack.")],
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Write a protocol pack: items, histories, cases, candidates; labels in their own file; version and checksums."""
+    from gemsbench.protocol.pack import export_pack, load_pack
+
+    export_pack(load_pack(choose(config, recipe).prepared), out)
+    typer.echo(f"{recipe}: pack in {out}. Read it with gemsbench.protocol.load_pack('{out}').")

@@ -1,0 +1,74 @@
+"""`gemsbench train` and `gemsbench score`: one run of the tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gemsbench.cli.options import DEFAULT_CONFIG, Config, Out, Quiet, RecipeName, Seed, results_folder
+from gemsbench.profile import NO_BACKBONE, Profile, Run
+
+MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="A method key of the profile, e.g. ncf.")]
+Backbone = Annotated[str, typer.Option("--backbone", help="Backbone of the run; none for methods without one.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file to the command line."""
+    app.command()(train)
+    app.command()(score)
+
+
+def _run(profile: Profile, method: str, recipe: str, backbone: str, seed: int) -> Run:
+    from gemsbench.profile import method_entry
+    from gemsbench.registry import lookup
+
+    method_entry(profile, method)
+    lookup(profile.recipes, recipe, "recipe of the profile")
+    return Run(recipe, backbone, method, seed)
+
+
+def train(
+    method: MethodName,
+    recipe: RecipeName,
+    backbone: Backbone = NO_BACKBONE,
+    seed: Seed = 1,
+    config: Config = DEFAULT_CONFIG,
+    out: Out = None,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a method on the training split and score the test candidates; resumes where it was stopped."""
+    from gemsbench.methods.run import fit_and_score
+    from gemsbench.pipeline.jobs import train_job
+    from gemsbench.profile import load_profile
+    from gemsbench.provenance import recording
+
+    profile = load_profile(config)
+    run = _run(profile, method, recipe, backbone, seed)
+    results = results_folder(profile.profile)
+    folder = out or run.folder(results)
+    with recording(folder, train_job(profile, run)):
+        fit_and_score(method, profile, run, results / "prepared" / recipe, folder, quiet=quiet)
+    if not quiet:
+        typer.echo(f"{method} on {recipe}: scores in {folder / 'scores.parquet'}")
+
+
+def score(
+    method: MethodName,
+    recipe: RecipeName,
+    data: Annotated[Path, typer.Option("--data", help="Prepared folder or exported pack to score.")],
+    out: Annotated[Path, typer.Option("--out", help="Score file to write.")],
+    backbone: Backbone = NO_BACKBONE,
+    seed: Seed = 1,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Score candidates again with the saved model of a finished run."""
+    from gemsbench.methods.run import rescore
+    from gemsbench.profile import load_profile
+
+    profile = load_profile(config)
+    run = _run(profile, method, recipe, backbone, seed)
+    model = run.folder(results_folder(profile.profile)) / "model"
+    rescore(method, profile, run, data, model, out)
+    typer.echo(f"{method} on {recipe}: scores in {out}")

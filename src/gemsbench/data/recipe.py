@@ -1,0 +1,59 @@
+"""What a recipe is: a dataset built in one stated way from raw files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One pinned raw file, stored as data/raw/<recipe>/<name>."""
+
+    name: str
+    sha256: str  # of the file as stored (decompressed member where the source is an archive)
+    size: int  # bytes
+    url: str  # public download
+    member: str = ""  # path inside the archive behind url; "" when url is the file itself
+    mirror: str = ""  # path below GEMSBENCH_MIRROR; a trailing .gz is decompressed
+
+
+@dataclass(frozen=True)
+class RawLog:
+    """What a loader returns: the events that the recipe keeps, raw ids still text.
+
+    events: user, item (str), task ("rec" | "src"), query (str, "" for rec), query_source ("" | "synthetic" | "logged"),
+        timestamp (int64 s, null without time), pair (str; twins share it), group (str; basket or request, "" unknown),
+        rating (float32, null), position (int32; order inside equal times, 0 where the source has none).
+    items: raw_id, title, description, brand, text (str, "" missing), category_paths (list[list[str]]),
+        queries (list[str], synthesised from the paths; empty elsewhere).
+    counts: funnel, stage -> count, in order; pinned quantities of the recipe are keys of it.
+    skipped: malformed lines, "file:line: reason".
+    """
+
+    events: pl.DataFrame
+    items: pl.DataFrame
+    counts: Mapping[str, int]
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one dataset is built; the profile may override the fields of `settings`."""
+
+    name: str
+    title: str  # as printed in captions
+    settings: type  # frozen dataclass with defaults
+    load: Callable[[Path, Any], RawLog]  # (folder of raw files, settings) -> events and items
+    split_unit: Literal["pair", "task"]  # decision: pair where searches are made from purchases
+    time_kind: Mapping[str, str]  # task -> exact | day | month | none
+    licence: str
+    citation: str
+    raw_files: tuple[RawFile, ...] = ()  # pinned; empty for simulated and own data
+    simulate: Callable[[Path, Any, int], None] | None = None  # (folder, settings, seed): writes the raw files
+    pins: Mapping[str, int] = field(default_factory=dict)  # exact values of RawLog.counts
+    both_behaviours: bool = True  # invariant S4: every user has both behaviours in train

@@ -1,0 +1,39 @@
+"""What a method is: fit on the training split, then one float32 score per candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from gemsbench.protocol.pack import TrainingData
+
+ScoreArray = npt.NDArray[np.float32]
+
+
+class Method(Protocol):
+    """A row of the tables. Registered as `name -> target` in gemsbench.registry, or named by a profile's `target`.
+
+    Config is a frozen dataclass with defaults; a profile overrides its fields.
+    """
+
+    Config: ClassVar[type]
+
+    def fit(self, config: Any, data: TrainingData, backbone: Path | None, seed: int, out: Path) -> None:
+        """Train and save everything that `score` needs into the folder out (safetensors, JSON, parquet; no pickle).
+
+        data holds training events, training and validation cases, validation candidates; nothing of the test split.
+        """
+        ...
+
+    def score(self, artefact: Path, cases: pl.DataFrame) -> Iterator[ScoreArray]:
+        """Yield one float32 array per row of cases, aligned with its `items` (higher is better, NaN is an error).
+
+        cases has the columns case_id, user_id, task, query_id, query (text), hist_items, hist_tasks, hist_queries,
+        items; it carries no target and no label.
+        """
+        ...

@@ -1,0 +1,102 @@
+"""A profile: one YAML in config/ that says which recipes, methods, backbones and seeds a run consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gemsbench import registry
+from gemsbench.config import load_settings, read_yaml
+from gemsbench.errors import InputError
+
+TASKS = ("rec", "src")
+NO_BACKBONE = "none"
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """How a profile runs one method key; a variant is its own key."""
+
+    base: str = ""  # registered method behind this key; "" means the key itself
+    target: str = ""  # a method outside the package, package.module:Name
+    tasks: tuple[str, ...] = ()  # () means all that the method answers
+    recipes: tuple[str, ...] = ()  # () means all of the profile
+    config: Mapping[str, Any] = field(default_factory=dict)  # fields of the method's Config
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """What the tables show: printed column or block name -> recipe or backbone."""
+
+    columns: Mapping[str, str]
+    extra_columns: Mapping[str, str] = field(default_factory=dict)  # recipes shown beside the paper's columns
+    blocks: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One YAML of config/, checked."""
+
+    profile: str
+    seeds: tuple[int, ...]
+    history_length: int
+    recipes: Mapping[str, Mapping[str, Any]]  # name -> fields of the recipe's settings
+    methods: Mapping[str, MethodSettings]
+    tables: TableSettings
+    data_seed: int = 2026
+    comparable_with_paper: bool = False  # False: every caption says that the numbers are not the paper's
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One trained and scored method: results/<profile>/runs/<recipe>/<backbone>/<method>/<seed>/."""
+
+    recipe: str
+    backbone: str
+    method: str
+    seed: int
+
+    def folder(self, results: Path) -> Path:
+        """The folder of this run below results/<profile>."""
+        return results / "runs" / self.recipe / self.backbone / self.method / str(self.seed)
+
+
+def load_profile(path: Path) -> Profile:
+    """Read and check a profile; raises InputError naming the wrong key and the nearest right one."""
+    profile = load_settings(Profile, read_yaml(path), str(path))
+    if not profile.seeds:
+        raise InputError(f"{path}: seeds: name at least one, e.g. seeds: [1].")
+    for recipe in profile.recipes:
+        registry.lookup(registry.RECIPES, recipe, f"recipe in {path}")
+    for key, settings in profile.methods.items():
+        method_entry(profile, key)
+        for task in settings.tasks:
+            if task not in TASKS:
+                raise InputError(f"{path}: methods.{key}.tasks: unknown '{task}'. Use rec, src or both.")
+    shown = (*profile.tables.columns.values(), *profile.tables.extra_columns.values())
+    for recipe in (*shown, *(r for m in profile.methods.values() for r in m.recipes)):
+        registry.lookup(profile.recipes, recipe, f"recipe (not among the profile's recipes) in {path}")
+    return profile
+
+
+def method_entry(profile: Profile, key: str) -> registry.MethodEntry:
+    """The registry entry behind a method key of the profile, narrowed to the tasks that the profile asks for."""
+    settings = registry.lookup(profile.methods, key, "method of the profile")
+    if settings.target:
+        return registry.MethodEntry(settings.target, settings.tasks or TASKS)
+    entry = registry.lookup(registry.METHODS, settings.base or key, "method")
+    tasks = tuple(task for task in entry.tasks if task in (settings.tasks or TASKS))
+    return registry.MethodEntry(entry.target, tasks, entry.seeded, entry.backbones)
+
+
+def runs(profile: Profile) -> Iterator[Run]:
+    """Every run of the profile, in a fixed order."""
+    for key, settings in profile.methods.items():
+        entry = method_entry(profile, key)
+        backbones = tuple(profile.tables.blocks.values()) if entry.backbones else (NO_BACKBONE,)
+        for recipe in settings.recipes or tuple(profile.recipes):
+            for backbone in backbones:
+                for seed in profile.seeds if entry.seeded else profile.seeds[:1]:
+                    yield Run(recipe, backbone, key, seed)

@@ -1,0 +1,65 @@
+"""The one table of names: what a profile may mention, and the dotted target that each name stands for.
+
+Targets are plain text and imported only when used, so that reading this table costs nothing.
+A method outside this package is named in a profile by `target: my_package.my_module:MyMethod`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from gemsbench.config import nearest
+from gemsbench.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """Where a method lives and what the workflow must know of it before importing it."""
+
+    target: str
+    tasks: tuple[str, ...]  # of "rec", "src"
+    seeded: bool = True  # False: the same result for every seed, so one run serves all
+    backbones: bool = False  # True: one run per backbone of the profile
+
+
+METHODS: Mapping[str, MethodEntry] = {
+    "random": MethodEntry("gemsbench.methods.random_order:RandomOrder", ("rec", "src")),
+    "popularity": MethodEntry("gemsbench.methods.popularity:Popularity", ("rec", "src"), seeded=False),
+    "bm25": MethodEntry("gemsbench.methods.bm25:BM25", ("src",), seeded=False),
+    "category-match": MethodEntry("gemsbench.methods.category_match:CategoryMatch", ("src",), seeded=False),
+    "ncf": MethodEntry("gemsbench.methods.ncf:NCF", ("rec",)),
+}
+
+RECIPES: Mapping[str, str] = {
+    "simulated-amazon": "gemsbench.data.amazon:SIMULATED",
+    "simulated-qilin": "gemsbench.data.qilin:SIMULATED",
+    "journey-small": "gemsbench.data.journey:RECIPE",
+    "lastfm-small": "gemsbench.data.lastfm:RECIPE",
+    "movielens-small": "gemsbench.data.movielens:RECIPE",
+    "canonical": "gemsbench.data.own:RECIPE",
+}
+
+
+def resolve(target: str) -> Any:
+    """Import the object behind a dotted target "package.module:Name"; raises InputError."""
+    module_name, _, attribute = target.partition(":")
+    if not attribute:
+        raise InputError(f"'{target}' is not a target. Write it as package.module:Name.")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        raise InputError(f"'{target}': cannot import '{error.name}'. Install it, or correct the target.") from error
+    except AttributeError as error:
+        raise InputError(f"'{target}': module '{module_name}' has no '{attribute}'.") from error
+
+
+def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
+    """The entry called name; raises InputError with the nearest known name."""
+    if name not in table:
+        raise InputError(f"unknown {kind} '{name}'. {nearest(name, table)}")
+    return table[name]
