@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,10 +48,16 @@ def choose(config: Path, name: str) -> Chosen:
 @app.command()
 def fetch(recipe: RecipeName, config: Config = DEFAULT_CONFIG, quiet: Quiet = False) -> None:
     """Put the raw files of a recipe in place: download, mirror or DVC remote, each checked; or simulate them."""
+    from contextlib import nullcontext
+
     from gemsbench.data.fetch import fetch as fetch_files
+    from gemsbench.pipeline.jobs import fetch_job
+    from gemsbench.provenance import recording
 
     chosen = choose(config, recipe)
-    folder = fetch_files(chosen.recipe, chosen.settings, chosen.profile.data_seed, Path(), quiet=quiet)
+    job = fetch_job(chosen.profile, recipe)  # None for the user's own files
+    with recording(job.folder, job) if job else nullcontext():
+        folder = fetch_files(chosen.recipe, chosen.settings, chosen.profile.data_seed, Path(), quiet=quiet)
     if not quiet:
         typer.echo(f"{recipe}: raw files in {folder}")
 
@@ -96,11 +103,24 @@ def validate(recipe: RecipeName, config: Config = DEFAULT_CONFIG, out: Out = Non
 @app.command()
 def stats(recipe: RecipeName, config: Config = DEFAULT_CONFIG, out: Out = None) -> None:
     """Print the statistics of a prepared recipe: counts, densities, funnel, leak rate."""
-    from gemsbench.data.statistics import format_statistics
+    from tabulate import tabulate
+
     from gemsbench.files import read_json
 
     chosen = choose(config, recipe)
-    typer.echo(format_statistics(read_json((out or chosen.prepared) / "stats.json")))
+    rows = _flat(read_json((out or chosen.prepared) / "stats.json"))
+    typer.echo(tabulate(rows, tablefmt="plain", disable_numparse=True))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested statistics as lines: counts with thousands separators, shares with four digits."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}: ")
+        elif isinstance(value, float):
+            yield f"{prefix}{key}", f"{value:.4g}"
+        else:
+            yield f"{prefix}{key}", f"{value:,}" if isinstance(value, int) and key != "seed" else str(value)
 
 
 @app.command()
@@ -110,7 +130,7 @@ def export(
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Write a protocol pack: items, histories, cases, candidates; labels in their own file; version and checksums."""
-    from gemsbench.protocol.pack import export_pack, load_pack
+    from gemsbench.protocol import export_pack, load_pack
 
     export_pack(load_pack(choose(config, recipe).prepared), out)
     typer.echo(f"{recipe}: pack in {out}. Read it with gemsbench.protocol.load_pack('{out}').")

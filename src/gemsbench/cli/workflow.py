@@ -1,0 +1,71 @@
+"""`gemsbench plan`, `sync` and `prune`: what would run, what is still valid, what is left over."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gemsbench.cli.options import DEFAULT_CONFIG, Config, Quiet
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file to the command line."""
+    app.command()(plan)
+    app.command()(sync)
+    app.command()(prune)
+
+
+def plan(
+    config: Config = DEFAULT_CONFIG,
+    cores: Annotated[int | None, typer.Option("--cores", min=1, help="Cores; default: all of this machine.")] = None,
+    why: Annotated[bool, typer.Option("--why", help="List the jobs that would run and the reason of each.")] = False,
+) -> None:
+    """Print jobs, time and memory per rule, and how many jobs would run; runs nothing."""
+    from tabulate import tabulate
+
+    from gemsbench.pipeline.plan import HEADERS
+    from gemsbench.pipeline.plan import plan as make_plan
+    from gemsbench.profile import load_profile
+
+    made = make_plan(load_profile(config), cores)
+    rows = [rule.row() for rule in made.rules]
+    alignment = ("left", *["right"] * (len(HEADERS) - 2), "left")
+    typer.echo(tabulate(rows, HEADERS, tablefmt="simple", colalign=alignment, disable_numparse=True))
+    to_run = sum(rule.to_run for rule in made.rules)
+    if to_run:
+        typer.echo(f"\n{to_run} jobs to run, about {made.seconds / 60:.1f} min on {made.cores} cores.")
+    else:
+        typer.echo("\nNothing to run: every result is that of the present settings, inputs and code.")
+    if why:
+        typer.echo("".join(f"{job}: {reason}\n" for job, reason in made.reasons), nl=False)
+
+
+def sync(config: Config = DEFAULT_CONFIG, quiet: Quiet = False) -> None:
+    """Compare results with the present settings, inputs and code, so that snakemake reruns what differs and no more."""
+    from gemsbench.pipeline.sync import sync as synchronise
+    from gemsbench.profile import load_profile
+
+    done = synchronise(load_profile(config), config)
+    if not quiet:
+        kept, stamped, stale, missing = map(len, (done.kept, done.stamped, done.stale, done.missing))
+        typer.echo(
+            f"sync: {kept} jobs in order, {stamped} stamped as current, {stale} out of date, {missing} not there yet"
+        )
+
+
+def prune(
+    config: Config = DEFAULT_CONFIG,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove the files; without it they are only listed.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the files below results/<profile> that the profile does not produce; --yes removes them."""
+    from gemsbench.pipeline import prune as pruning
+    from gemsbench.profile import load_profile
+
+    profile = load_profile(config)
+    paths = pruning.prune(profile) if yes else pruning.unclaimed(profile)
+    if not quiet:
+        typer.echo("".join(f"{path}\n" for path in paths), nl=False)
+        ending = "removed." if yes else "not produced by this profile; --yes removes them." if paths else "to remove."
+        typer.echo(f"{len(paths)} files {ending}")

@@ -1,0 +1,115 @@
+"""What a reader must know to read a table without the code beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gemsbench.profile import Profile
+from gemsbench.report.rows import TASK_NAMES, ComparisonRows
+from gemsbench.report.run_results import Results
+from gemsbench.report.table import NOT_RUN
+
+MARKS = (
+    "The best and second-best results of a task are in bold and underlined; * marks a best result that is "
+    "significantly better than the second best (paired two-sided t-test over test cases, p < 0.01); a result that "
+    "stands alone is not marked."
+)
+TIES = "Equal scores count against the method."
+PAPER = "arXiv 2601.09496"
+MISSING = f"{NOT_RUN} means not built yet or not run."
+
+
+def columns_of(profile: Profile) -> dict[str, str]:
+    """Printed column name -> recipe: the paper's columns, then the extra ones."""
+    return {**profile.tables.columns, **profile.tables.extra_columns}
+
+
+def column_heading(label: str, recipe: str) -> str:
+    """The heading of a dataset; it names the recipe where that is not simply the dataset's own."""
+    return label if recipe == label.lower() else f"{label} ({recipe})"
+
+
+def comparison_caption(profile: Profile, rows: ComparisonRows, results: Results) -> str:
+    """Caption of Table 1 or 2."""
+    sentences = [
+        "Results on search and recommendation.",
+        _backbone(rows.backbone, profile.tables.blocks.get(rows.backbone)),
+        _datasets(profile),
+        _cases(profile, results),
+        _seeds(profile),
+        MARKS,
+        TIES,
+        MISSING,
+        comparability(profile),
+    ]
+    return _join(sentences)
+
+
+def dataset_caption(profile: Profile) -> str:
+    """Caption of Table 4."""
+    sentences = [
+        "Statistics of the datasets. #Inter-S and #Inter-R are the numbers of search and recommendation interactions; "
+        "a density is that number over users times items.",
+        f"Measured on the recipes of profile {profile.profile}; rows in grey are printed in {PAPER}.",
+        "" if profile.comparable_with_paper else "The measured data are not the paper's.",
+    ]
+    return _join(sentences)
+
+
+def sanity_caption(profile: Profile, results: Results) -> str:
+    """Caption of the appendix table."""
+    once = sorted({result.method for result in results.by_key.values() if len(result.seeds) < len(profile.seeds)})
+    sentences = [
+        "What needs no training, as a floor for Tables 1 and 2; then the profile's methods that have no row there.",
+        "Ties are equal scores: the first four columns count them against the method, as all tables do; the next four "
+        "are the expectation when they are ordered at random; tie rate is the share of test cases in which a positive "
+        "has the score of a negative.",
+        _datasets(profile),
+        _seeds(profile),
+        f"Methods without random choices ran once ({', '.join(once)})." if once else "",
+        MISSING,
+        comparability(profile),
+    ]
+    return _join(sentences)
+
+
+def comparability(profile: Profile) -> str:
+    """The warning that stands in every caption of a profile that does not repeat the paper's experiment."""
+    if profile.comparable_with_paper:
+        return ""
+    return (
+        f"These numbers are not comparable with the paper's ({PAPER}): "
+        f"profile {profile.profile} uses other data and smaller models."
+    )
+
+
+def _backbone(paper_name: str, backbone: str | None) -> str:
+    if backbone is None:
+        return f"Backbone of the language models: {paper_name}, which this profile does not run."
+    stands_for = "" if backbone == paper_name else f", in the place of {paper_name}"
+    return f"Backbone of the language models: {backbone}{stands_for}."
+
+
+def _datasets(profile: Profile) -> str:
+    named = [f"{label} is recipe {recipe}" for label, recipe in columns_of(profile).items()]
+    return f"Profile {profile.profile}: {', '.join(named)}."
+
+
+def _cases(profile: Profile, results: Results) -> str:
+    counted = []
+    for label, recipe in columns_of(profile).items():
+        sizes: Mapping[str, int | None] = {task: results.cases(recipe, task) for task in TASK_NAMES}
+        parts = [f"{size:,} {TASK_NAMES[task].lower()}" for task, size in sizes.items() if size is not None]
+        if parts:
+            counted.append(f"{label} {' and '.join(parts)}")
+    return f"Test cases: {'; '.join(counted)}." if counted else ""
+
+
+def _seeds(profile: Profile) -> str:
+    if len(profile.seeds) == 1:
+        return f"One training seed ({profile.seeds[0]}): the spread between seeds is not measured."
+    return f"Mean over {len(profile.seeds)} training seeds ({', '.join(str(seed) for seed in profile.seeds)})."
+
+
+def _join(sentences: list[str]) -> str:
+    return " ".join(sentence for sentence in sentences if sentence)

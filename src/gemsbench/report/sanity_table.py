@@ -1,0 +1,57 @@
+"""The appendix table: what untrained methods reach, and what the tie rule costs them."""
+
+from __future__ import annotations
+
+from gemsbench.profile import NO_BACKBONE, Profile
+from gemsbench.report.captions import columns_of, sanity_caption
+from gemsbench.report.comparison_table import cell_details, table_details
+from gemsbench.report.marks import printed
+from gemsbench.report.rows import METHOD_KEYS, METRICS, SANITY_METHODS, TASK_NAMES
+from gemsbench.report.run_results import MethodResult, Results
+from gemsbench.report.table import NOT_RUN, Block, Cell, ColumnGroup, Row, Table
+
+EXPECTED = {f"{metric}_exp": name for metric, name in METRICS.items()}
+
+
+def sanity_table(profile: Profile, results: Results) -> Table:
+    """Build the appendix table: the sanity rows, then every method of the profile without a row in Tables 1 and 2."""
+    blocks = []
+    for recipe in dict.fromkeys((*columns_of(profile).values(), *profile.recipes)):
+        for task, task_name in TASK_NAMES.items():
+            rows = tuple(_row(name, found, task, results) for name, found in _methods(results, recipe, task))
+            blocks.append(Block(f"{recipe}, {task_name.lower()}", rows))
+    return Table(
+        name="sanity",
+        title="Sanity rows",
+        caption=sanity_caption(profile, results),
+        stub=("Recipe and task", "Method"),
+        groups=(
+            ColumnGroup("Ties count against the method", tuple(METRICS.values())),
+            ColumnGroup("Expected, ties in random order", tuple(EXPECTED.values()), "Expected"),
+            ColumnGroup("", ("Tie rate", "Cases")),
+        ),
+        blocks=tuple(blocks),
+        details=table_details(profile, results),
+    )
+
+
+def _methods(results: Results, recipe: str, task: str) -> list[tuple[str, MethodResult | None]]:
+    found: list[tuple[str, MethodResult | None]] = [
+        (name, results.get(recipe, NO_BACKBONE, key, task)) for key, name in SANITY_METHODS.items()
+    ]
+    elsewhere = {*SANITY_METHODS, *METHOD_KEYS.values()}
+    for result in results.by_key.values():
+        if result.recipe == recipe and task in result.tasks and result.method not in elsewhere:
+            backbone = "" if result.backbone == NO_BACKBONE else f" ({result.backbone})"
+            found.append((f"{result.method}{backbone}", result))
+    return found
+
+
+def _row(name: str, result: MethodResult | None, task: str, results: Results) -> Row:
+    if result is None:
+        return Row(name, (Cell(NOT_RUN),) * (len(METRICS) + len(EXPECTED) + 2))
+    cells = [
+        Cell(printed(result.mean(task, metric)), details=cell_details(result, task, metric, results))
+        for metric in (*METRICS, *EXPECTED, "tie_rate")
+    ]
+    return Row(name, (*cells, Cell(f"{result.cases(task):,}")))
