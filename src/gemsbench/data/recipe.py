@@ -55,5 +55,8 @@ class Recipe:
     citation: str
     raw_files: tuple[RawFile, ...] = ()  # pinned; empty for simulated and own data
     simulate: Callable[[Path, Any, int], None] | None = None  # (folder, settings, seed): writes the raw files
+    simulated_files: tuple[str, ...] = ()  # what `simulate` writes, below data/simulated/<recipe>/
     pins: Mapping[str, int] = field(default_factory=dict)  # exact values of RawLog.counts
     both_behaviours: bool = True  # invariant S4: every user has both behaviours in train
+    k_core: int = 0  # invariant S5: every user and item has at least this many rec events; 0 is no such promise
+    min_shares: Mapping[str, float] = field(default_factory=dict)  # invariant X1: column of items -> least share filled

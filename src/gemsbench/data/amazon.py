@@ -1,0 +1,236 @@
+"""Amazon purchases and products in the format of the McAuley 2014 release (He & McAuley 2016; McAuley et al. 2015).
+
+Reviews are JSON lines, metadata lines are Python dict literals. Every review is a purchase, whatever its rating.
+Queries are made from the category paths, and for that reason the item text leaves the paths out.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from gemsbench.data.gzip_lines import LineCheck, line_chunks
+from gemsbench.data.item_text import UNKNOWN_ITEM, clean_name, clean_text, compose, valid_unicode
+from gemsbench.data.kcore import k_core
+from gemsbench.data.literals import wanted_records
+from gemsbench.data.queries import add_queries
+from gemsbench.data.recipe import RawLog, Recipe
+from gemsbench.data.simulation.amazon_files import METADATA, REVIEWS, write_amazon
+from gemsbench.data.simulation.world import WorldSettings
+from gemsbench.errors import InputError
+
+# Names, review texts and everything else about a person are dropped while reading.
+_REVIEW_COLUMNS = {
+    "reviewerID": pl.String(),
+    "asin": pl.String(),
+    "overall": pl.Float32(),
+    "unixReviewTime": pl.Int64(),
+}
+_LATEST = 4_102_444_800  # the year 2100 in seconds; a larger time is in milliseconds
+_VALID = (
+    (pl.col("reviewerID").str.len_bytes() > 0)
+    & (pl.col("asin").str.len_bytes() > 0)
+    & pl.col("overall").is_between(1, 5)
+    & pl.col("unixReviewTime").is_between(0, _LATEST)
+)
+
+
+@dataclass(frozen=True)
+class AmazonSettings:
+    """How the raw files become events."""
+
+    core: int = 5  # every user and item has at least this many purchases
+
+
+@dataclass(frozen=True)
+class SimulatedAmazonSettings(AmazonSettings):
+    """AmazonSettings, and the size of the simulated world."""
+
+    world: WorldSettings = field(default_factory=WorldSettings)
+
+
+def load(folder: Path, settings: AmazonSettings) -> RawLog:
+    """Read reviews_*.json.gz and meta_*.json.gz of folder.
+
+    Raises InputError when a file is missing, damaged, or has more than 0.1 % malformed lines.
+    """
+    review_check = LineCheck(_only_file(folder, "reviews_*.json.gz"))
+    reviews = _read_reviews(review_check)
+    counts = {
+        "review_lines": review_check.lines,
+        "malformed_review_lines": review_check.malformed,
+        "users_in_reviews": reviews["user"].n_unique(),
+        "items_in_reviews": reviews["item"].n_unique(),
+    }
+    first = reviews.sort("user", "item", "timestamp", "rating").unique(
+        ["user", "item"], keep="first", maintain_order=True
+    )
+    kept = k_core(first, settings.core)
+    counts |= {
+        "repeated_reviews": reviews.height - first.height,
+        "users": kept["user"].n_unique(),
+        "items": kept["item"].n_unique(),
+        "purchases": kept.height,
+    }
+    meta_check = LineCheck(_only_file(folder, "meta_*.json.gz"))
+    items = _read_items(kept["item"].unique().sort(), meta_check, counts)
+    return RawLog(_events(kept), items, counts, (*review_check.listed, *meta_check.listed))
+
+
+def _only_file(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise InputError(f"{folder}: needs exactly one file named {pattern}, found: {names}.")
+    return found[0]
+
+
+def _read_reviews(check: LineCheck) -> pl.DataFrame:
+    parts = [_review_chunk(first, chunk, check) for first, chunk in line_chunks(check.path, check)]
+    check.finish()
+    names = {"reviewerID": "user", "asin": "item", "overall": "rating", "unixReviewTime": "timestamp"}
+    return pl.concat(parts).rename(names)
+
+
+def _review_chunk(first: int, chunk: bytes, check: LineCheck) -> pl.DataFrame:
+    """All lines at once; only a chunk that holds a malformed line is read line by line."""
+    try:
+        table = pl.read_ndjson(io.BytesIO(chunk), schema=_REVIEW_COLUMNS)
+    except pl.exceptions.PolarsError:
+        return _reviews_one_by_one(first, chunk, check)
+    sound = table.select(_VALID.fill_null(False).all()).item()
+    return table if sound else _reviews_one_by_one(first, chunk, check)
+
+
+def _reviews_one_by_one(first: int, chunk: bytes, check: LineCheck) -> pl.DataFrame:
+    rows: list[tuple[str, str, float, int]] = []
+    for number, line in enumerate(chunk.split(b"\n"), start=first):
+        if not line.strip():
+            continue
+        row = _review(line)
+        if isinstance(row, str):
+            check.skip(number, row)
+        else:
+            rows.append(row)
+    return pl.DataFrame(rows, schema=_REVIEW_COLUMNS, orient="row")
+
+
+def _review(line: bytes) -> tuple[str, str, float, int] | str:
+    """The kept fields of one line, or the reason why it is malformed."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return f"not JSON ({type(error).__name__})"
+    if not isinstance(record, dict):
+        return "not a JSON object"
+    for name in ("reviewerID", "asin"):
+        if not isinstance(record.get(name), str) or not record[name] or not record[name].isascii():
+            return f"{name} is missing or no plain text"
+    rating, time = record.get("overall"), record.get("unixReviewTime")
+    if isinstance(rating, bool) or not isinstance(rating, int | float) or not 1 <= rating <= 5:
+        return "overall is missing or not between 1 and 5"
+    if isinstance(time, bool) or not isinstance(time, int) or not 0 <= time <= _LATEST:
+        return "unixReviewTime is missing or not a time in seconds"
+    return record["reviewerID"], record["asin"], float(rating), time
+
+
+def _events(purchases: pl.DataFrame) -> pl.DataFrame:
+    return purchases.select(
+        "user",
+        "item",
+        pl.lit("rec").alias("task"),
+        pl.lit("").alias("query"),
+        pl.lit("").alias("query_source"),
+        "timestamp",
+        pl.concat_str("user", "item", separator="/").alias("pair"),
+        pl.lit("").alias("group"),
+        "rating",
+        pl.lit(0, dtype=pl.Int32).alias("position"),
+    )
+
+
+def _read_items(wanted: pl.Series, check: LineCheck, counts: dict[str, int]) -> pl.DataFrame:
+    described = _item_table(wanted_records(check.path, wanted, check))
+    check.finish()
+    items = wanted.alias("raw_id").to_frame().join(described, on="raw_id", how="left", maintain_order="left")
+    no_paths = pl.lit([], dtype=pl.List(pl.List(pl.String)))
+    items = items.with_columns(
+        *(clean_text(items[name]) for name in ("title", "description", "brand")),
+        pl.col("category_paths").fill_null(no_paths),
+    )
+    items = add_queries(items.with_columns(compose("title", "description", "brand")))
+    counts |= {
+        "metadata_lines": check.lines,
+        "malformed_metadata_lines": check.malformed,
+        "items_with_metadata": described.height,
+        "items_with_text": items.filter((pl.col("title") != "") | (pl.col("description") != "")).height,
+        "items_without_any_text": items.filter(pl.col("text") == UNKNOWN_ITEM).height,
+        "items_with_query": items.filter(pl.col("queries").list.len() > 0).height,
+        "queries": items["queries"].explode(empty_as_null=False).n_unique(),
+    }
+    columns = ("raw_id", "title", "description", "brand", "text", "category_paths", "queries")
+    return items.select(columns)
+
+
+def _item_table(records: Iterator[Mapping[str, Any]]) -> pl.DataFrame:
+    rows = [
+        (r["asin"], _text(r.get("title")), _text(r.get("description")), _text(r.get("brand")), _paths(r))
+        for r in records
+    ]
+    schema = {
+        "raw_id": pl.String(),
+        "title": pl.String(),
+        "description": pl.String(),
+        "brand": pl.String(),
+        "category_paths": pl.List(pl.List(pl.String)),
+    }
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _text(value: object) -> str:
+    """A text field; the few that are lists are joined, anything else counts as missing."""
+    if isinstance(value, list | tuple):
+        value = " ".join(part for part in value if isinstance(part, str))
+    return valid_unicode(value) if isinstance(value, str) else ""
+
+
+def _paths(record: Mapping[str, Any]) -> list[list[str]]:
+    """The distinct category paths, empty levels dropped; a flat list counts as one path."""
+    paths = record.get("categories")
+    if not isinstance(paths, list):
+        return []
+    if all(isinstance(level, str) for level in paths):
+        paths = [paths]
+    cleaned = [_path(path) for path in paths if isinstance(path, list | tuple)]
+    return [list(path) for path in dict.fromkeys(cleaned) if path]
+
+
+def _path(levels: Iterable[object]) -> tuple[str, ...]:
+    names = (clean_name(level) for level in levels if isinstance(level, str))
+    return tuple(name for name in names if name)
+
+
+def simulate(folder: Path, settings: SimulatedAmazonSettings, seed: int) -> None:
+    """Write simulated raw files in the format that `load` reads."""
+    write_amazon(folder, settings.world, seed, core=settings.core)
+
+
+SIMULATED = Recipe(
+    name="simulated-amazon",
+    title="simulated purchases in the Amazon format",
+    settings=SimulatedAmazonSettings,
+    load=load,
+    split_unit="pair",
+    time_kind={"rec": "day", "src": "day"},
+    licence="Apache-2.0 (generated by gemsbench)",
+    citation="file format: He & McAuley, WWW 2016; McAuley et al., SIGIR 2015",
+    simulate=simulate,
+    simulated_files=(REVIEWS, METADATA),
+    k_core=5,
+)

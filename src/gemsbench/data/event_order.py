@@ -1,0 +1,47 @@
+"""What "earlier" means: the order key of every event, and its place in the user's total order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from gemsbench.data import schema
+
+# A time known only to the month lies anywhere in it; seconds.
+RESOLUTION: Mapping[str, int] = {"exact": 0, "day": 86_400, "month": 31 * 86_400, "none": 0}
+_COLUMNS = {column: kind for column, kind in schema.INTERACTIONS.items() if column != "split"}
+
+
+def with_order(events: pl.DataFrame, time_kind: Mapping[str, str]) -> pl.DataFrame:
+    """Return interactions (schema.INTERACTIONS without split), sorted by user and total order.
+
+    events: user_id, item_id, task, query_id, timestamp, pair, group, rating, position, draw (uint64 of user and item).
+    order_key is the timestamp; without one, a time drawn uniformly from the span of the user's times (widened by what
+    the recipe's clock leaves open); in a log without any time, the rank of draw among the user's events.
+    """
+    timed = pl.col("timestamp").is_not_null()
+    kind = pl.col("task").cast(pl.String).replace_strict(dict(time_kind), return_dtype=pl.String)
+    events = events.with_columns(
+        time_kind=pl.when(timed).then(kind).otherwise(pl.lit("none")).cast(schema.TIME_KIND),
+        order_key=_order_key(events, max(RESOLUTION[name] for name in time_kind.values())),
+    )
+    # Every event has its own place: raw queries and pairs only break what hashes leave equal.
+    events = events.sort("user_id", "order_key", "position", "draw", "item_id", "task", "query_id", "pair", "rating")
+    number = pl.int_range(pl.len(), dtype=pl.Int64)
+    events = events.with_columns(event_id=number, seq=pl.int_range(pl.len(), dtype=pl.Int32).over("user_id"))
+    return events.with_columns(
+        pair_id=pl.col("event_id").min().over("user_id", "pair"),
+        group_id=pl.when(pl.col("group") == "").then(-1).otherwise(pl.col("event_id").min().over("user_id", "group")),
+    ).pipe(schema.conform, _COLUMNS, "interactions")
+
+
+def _order_key(events: pl.DataFrame, resolution: int) -> pl.Expr:
+    if events["timestamp"].null_count() == events.height:
+        return pl.col("draw").rank("dense").over("user_id").cast(pl.Int64)
+    time = pl.col("timestamp")
+    first = pl.coalesce(time.min().over("user_id"), time.min()) - resolution
+    last = pl.coalesce(time.max().over("user_id"), time.max()) + resolution
+    # 53 bits: what a float64 holds exactly.
+    part = (pl.col("draw") // 2**11).cast(pl.Float64) / 2.0**53
+    return pl.coalesce(time, first + ((last - first + 1).cast(pl.Float64) * part).floor().cast(pl.Int64))

@@ -1,0 +1,86 @@
+"""Lines of large gzip files in chunks, with the line numbers that error messages need."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gemsbench.errors import InputError
+
+CHUNK_BYTES = 1 << 25
+MALFORMED_SHARE = 0.001  # more than this stops the stage
+_GZIP_MAGIC = b"\x1f\x8b"
+_LISTED = 10_000
+
+
+@dataclass
+class LineCheck:
+    """Counts the lines of one file and lists the malformed ones."""
+
+    path: Path
+    lines: int = 0
+    malformed: int = 0
+    listed: list[str] = field(default_factory=list)  # "file:line: reason"
+
+    def skip(self, line: int, reason: str) -> None:
+        """Note one malformed line (1-based)."""
+        self.malformed += 1
+        if len(self.listed) < _LISTED:
+            self.listed.append(f"{self.path.name}:{line}: {reason}")
+
+    def finish(self) -> None:
+        """Raise InputError when the file is empty or more than 0.1 % of its lines are malformed."""
+        if not self.lines:
+            raise InputError(f"{self.path}: no lines in it. Download it again.")
+        if self.malformed > MALFORMED_SHARE * self.lines:
+            shown = "; ".join(self.listed[:5])
+            raise InputError(
+                f"{self.path}: {self.malformed:,} of {self.lines:,} lines are malformed, more than 0.1 %: {shown}. "
+                "Is it the right file? Download it again."
+            )
+
+
+def line_chunks(path: Path, check: LineCheck) -> Iterator[tuple[int, bytes]]:
+    """Yield (number of the first line, whole lines as bytes, about 32 MiB) and count the lines into check.
+
+    Raises InputError when the file is missing, no gzip file (a saved web page, say), cut short or damaged.
+    """
+    _require_gzip(path)
+    try:
+        with gzip.open(path, "rb") as handle:
+            yield from _numbered(handle, check)
+    except EOFError as error:
+        raise InputError(f"{path}: cut short, its download did not finish. Download it again.") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path}: damaged gzip file ({error}). Download it again.") from error
+
+
+def _numbered(handle: gzip.GzipFile, check: LineCheck) -> Iterator[tuple[int, bytes]]:
+    rest = b""
+    while block := handle.read(CHUNK_BYTES):
+        end = block.rfind(b"\n") + 1
+        if not end:
+            rest += block
+            continue
+        chunk, rest = rest + block[:end], block[end:]
+        first = check.lines + 1
+        check.lines += chunk.count(b"\n")
+        yield first, chunk
+    if rest:
+        check.lines += 1
+        yield check.lines, rest
+
+
+def _require_gzip(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file.")
+    with path.open("rb") as handle:
+        start = handle.read(256)
+    if start.startswith(_GZIP_MAGIC):
+        return
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise InputError(f"{path}: a web page, not the data: the server answered the download with HTML. Get it again.")
+    raise InputError(f"{path}: not a gzip file. Download it again, or compress it with gzip.")

@@ -1,0 +1,44 @@
+"""What stats.json says of a prepared recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from gemsbench.data.invariants import filled
+
+SKIPPED_SHOWN = 20
+
+
+def table_statistics(
+    tables: Mapping[str, pl.DataFrame], counts: Mapping[str, int] | None = None, skipped: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Sizes, densities (percent of users x items), shares (0..1) and the funnel of the canonical tables.
+
+    tables: items, queries, users, interactions. counts, skipped: those of CanonicalTables.
+    """
+    items, events = tables["items"], tables["interactions"]
+    users = tables["users"].height
+    inter = {task: int((events["task"] == task).sum()) for task in ("rec", "src")}
+    cells = users * items.height
+    shares = items.select(filled(c).mean().fill_null(0.0) for c in ("title", "description", "brand", "category_paths"))
+    return {
+        "users": users,
+        "items": items.height,
+        "queries": tables["queries"].height,
+        **{f"inter_{task}": number for task, number in inter.items()},
+        **{f"density_{task}": 100.0 * number / cells if cells else 0.0 for task, number in inter.items()},
+        "item_share": {column.removesuffix("_paths"): float(shares[column][0]) for column in shares.columns},
+        "ties": {task: _tied_share(events.filter(pl.col("task") == task)) for task in ("rec", "src")},
+        "funnel": dict(counts or {}),
+        "skipped": {"lines": len(skipped), "first": list(skipped[:SKIPPED_SHOWN])},
+    }
+
+
+def _tied_share(events: pl.DataFrame) -> float:
+    """Share of a task's events with a time that another event of the user and task has too."""
+    timed = events.filter(pl.col("timestamp").is_not_null())
+    tied = timed.select(pl.struct("user_id", "timestamp").is_duplicated().mean()).item()
+    return float(tied or 0.0)

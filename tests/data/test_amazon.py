@@ -1,0 +1,249 @@
+"""The loader of Amazon files: a hand-written log, oddities, faults, and the real files that exist."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from gemsbench.data import gzip_lines
+from gemsbench.data.amazon import AmazonSettings, load
+from gemsbench.data.item_text import UNKNOWN_ITEM, clean_text
+from gemsbench.errors import InputError
+
+DAY = 86_400
+ANY = AmazonSettings(core=1)
+
+
+def review(user: str = "A1", item: str = "B001", time: int = 15_000 * DAY, rating: float = 5.0, **more: Any) -> str:
+    record = {"reviewerID": user, "asin": item, "reviewerName": "Pat \u00e9", "helpful": [0, 1], "reviewText": "a\nb"}
+    record |= {"overall": rating, "summary": 'so "so"', "unixReviewTime": time, "reviewTime": "01 26, 2011", **more}
+    return json.dumps(record)
+
+
+def product(asin: str = "B001", **fields: Any) -> str:
+    return repr({"asin": asin, **fields})
+
+
+def write(folder: Path, reviews: Iterable[str], products: Iterable[str]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, rows in (("reviews_X_5.json.gz", reviews), ("meta_X.json.gz", products)):
+        (folder / name).write_bytes(gzip.compress("".join(f"{row}\n" for row in rows).encode("utf-8", "surrogatepass")))
+    return folder
+
+
+def many(line: str, faults: Iterable[str], total: int = 5_000) -> list[str]:
+    """total lines, the faults in the middle of them."""
+    faults = list(faults)
+    half = (total - len(faults)) // 2
+    return [line] * half + faults + [line] * (total - len(faults) - half)
+
+
+def item(folder: Path, metadata: str) -> dict[str, Any]:
+    """The one item of a log with this metadata line."""
+    return load(write(folder, [review()], [metadata]), ANY).items.row(0, named=True)
+
+
+def test_events_keep_what_is_needed_and_nothing_personal(tmp_path: Path) -> None:
+    reviews = [review("A1", "B002", 2 * DAY, 1.0), review("A2", "B001", DAY), review("A1", "B001", 3 * DAY)]
+    log = load(write(tmp_path / "x", reviews, [product("B001", title="Lens"), product("B002", title="Cap")]), ANY)
+    assert log.events.select("user", "item", "timestamp", "rating").rows() == [
+        ("A1", "B001", 3 * DAY, 5.0),
+        ("A1", "B002", 2 * DAY, 1.0),
+        ("A2", "B001", DAY, 5.0),
+    ]
+    assert log.events["pair"].n_unique() == 3
+    assert log.events.select("task", "query", "query_source", "group", "position").unique().rows() == [
+        ("rec", "", "", "", 0)
+    ]
+    assert log.events.schema["rating"] == pl.Float32
+    assert not {"reviewerName", "reviewText", "summary"} & set(log.events.columns)
+    assert log.items["raw_id"].to_list() == ["B001", "B002"]
+    assert log.skipped == ()
+
+
+def test_first_of_repeated_reviews_is_kept(tmp_path: Path) -> None:
+    reviews = [review(time=5 * DAY, rating=2.0), review(time=3 * DAY, rating=4.0), review(time=4 * DAY)]
+    for order in (reviews, reviews[::-1]):
+        log = load(write(tmp_path / "x", order, [product()]), ANY)
+        assert log.events.select("timestamp", "rating").rows() == [(3 * DAY, 4.0)]
+        assert log.counts["repeated_reviews"] == 2
+
+
+def test_core_is_taken_after_repeats_are_dropped(tmp_path: Path) -> None:
+    square = [review(user, name) for user in ("A1", "A2") for name in ("B1", "B2")]
+    reviews = [*square, review("A3", "B1"), review("A3", "B1", DAY)]
+    log = load(write(tmp_path / "x", reviews, [product("B1"), product("B2")]), AmazonSettings(core=2))
+    assert (log.counts["users"], log.counts["items"], log.counts["purchases"]) == (2, 2, 4)
+
+
+def test_texts_are_cleaned(tmp_path: Path) -> None:
+    metadata = product(
+        title="A &amp; B&#39;s 7&quot; <b>Lens</b>",
+        description="x <br /> y\tz\x07 &amp;eacute; <a href=",
+        brand="Zen&nbsp;",
+    )
+    row = item(tmp_path / "x", metadata)
+    assert (row["title"], row["description"], row["brand"]) == ("A & B's 7\" Lens", "x y z \u00e9 < a href=", "Zen")
+    assert row["text"] == "A & B's 7\" Lens x y z \u00e9 < a href= Zen"
+
+
+def test_raw_escapes_and_double_quotes_of_literals(tmp_path: Path) -> None:
+    row = item(tmp_path / "x", r"""{'asin': 'B001', 'title': "O'Neil\xae \u2019 \ud83d", 'brand': u'B', 'x': 1e3}""")
+    assert row["title"] == "O'Neil\u00ae \u2019 ?"
+    assert row["brand"] == "B"
+
+
+def test_paths_make_queries_and_stay_out_of_the_text(tmp_path: Path) -> None:
+    paths = [["Electronics", "Camera, Photo", "Camera Lenses"], ["Electronics"], [], ["", "A &amp; B", "Cables"]]
+    row = item(tmp_path / "x", product(title="Cap", categories=[*paths, paths[0]]))
+    assert row["category_paths"] == [paths[0], ["Electronics"], ["A & B", "Cables"]]
+    assert row["queries"] == ["b cables", "electronics photo camera lenses"]
+    assert row["text"] == "Cap"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"title": None, "description": 3, "brand": "", "categories": None, "salesRank": {}}, {"title": " <p>"}],
+)
+def test_missing_and_odd_fields(tmp_path: Path, fields: dict[str, Any]) -> None:
+    row = item(tmp_path / "x", product(**fields))
+    assert (row["title"], row["description"], row["text"]) == ("", "", UNKNOWN_ITEM)
+    assert row["category_paths"] == row["queries"] == []
+
+
+def test_items_without_metadata_line_and_unbought_products(tmp_path: Path) -> None:
+    log = load(write(tmp_path / "x", [review(item="B9")], [product("B1", title="other")]), ANY)
+    assert log.items.select("raw_id", "text").rows() == [("B9", UNKNOWN_ITEM)]
+    assert (log.counts["metadata_lines"], log.counts["items_with_metadata"]) == (1, 0)
+
+
+BAD_REVIEWS = {
+    "cut off": review()[:40],
+    "not an object": "[1, 2]",
+    "two records": review() + review(),
+    "no asin": review().replace('"asin"', '"asim"'),
+    "empty user": review(user=""),
+    "rating as text": review(rating="5"),  # type: ignore[arg-type]
+    "rating out of range": review(rating=0.0),
+    "time in milliseconds": review(time=1_370_131_200_000),
+    "time missing": review().replace('"unixReviewTime"', '"time"'),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_REVIEWS.values(), ids=BAD_REVIEWS.keys())
+def test_a_malformed_review_is_listed_and_skipped(tmp_path: Path, fault: str) -> None:
+    log = load(write(tmp_path / "x", many(review(), [fault]), [product()]), ANY)
+    assert log.counts["malformed_review_lines"] == 1
+    assert len(log.skipped) == 1
+    assert log.skipped[0].startswith("reviews_X_5.json.gz:2500: ")
+    assert log.counts["review_lines"] == 5_000
+
+
+def test_blank_lines_do_not_matter(tmp_path: Path) -> None:
+    log = load(write(tmp_path / "x", ["", review(), "  ", review("A2"), ""], ["", product(), " "]), ANY)
+    assert log.counts["purchases"] == 2
+    assert log.skipped == ()
+
+
+def test_line_numbers_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gzip_lines, "CHUNK_BYTES", 1_000)
+    log = load(write(tmp_path / "x", many(review(), ["oops"]), many(product(), ["{'title': 'x'}"])), ANY)
+    assert log.skipped == ("reviews_X_5.json.gz:2500: not JSON (JSONDecodeError)", "meta_X.json.gz:2500: no asin")
+    assert log.counts["metadata_lines"] == log.counts["review_lines"] == 5_000
+
+
+def test_too_many_malformed_lines_stop(tmp_path: Path) -> None:
+    reviews = many(review(), ["oops"] * 6)
+    with pytest.raises(
+        InputError, match=r"reviews_X_5.json.gz: 6 of 5,000 lines .* reviews_X_5.json.gz:2498: not JSON"
+    ):
+        load(write(tmp_path / "x", reviews, [product()]), ANY)
+    with pytest.raises(InputError, match=r"meta_X.json.gz: 6 of 5,000 lines"):
+        load(write(tmp_path / "x", [review()], many(product("B2"), ["{'asin': 'B001', "] * 6)), ANY)
+
+
+def test_code_in_metadata_is_never_run(tmp_path: Path) -> None:
+    mark = tmp_path / "run"
+    code = f"{{'asin': 'B001', 'title': __import__('pathlib').Path({str(mark)!r}).write_text('x')}}"
+    log = load(write(tmp_path / "x", [review()], [code, *[product("B2")] * 4_000]), ANY)
+    assert not mark.exists()
+    assert log.skipped[0].startswith("meta_X.json.gz:1: not a Python literal (ValueError")
+
+
+@pytest.mark.parametrize("value", ["[" * 50_000, "-" * 20_000 + "1", "1+" * 100_000 + "1j", "'x' * 9"])
+def test_metadata_that_breaks_a_parser_is_malformed_not_fatal(tmp_path: Path, value: str) -> None:
+    nested = f"{{'asin': 'B001', 'x': {value}}}"
+    log = load(write(tmp_path / "x", [review()], [nested, *[product("B2")] * 4_000]), ANY)
+    assert log.counts["malformed_metadata_lines"] == 1
+
+
+def test_a_cut_download_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "x", [review(user=f"A{n}") for n in range(2_000)], [product()])
+    path = folder / "reviews_X_5.json.gz"
+    path.write_bytes(path.read_bytes()[:-2_000])
+    with pytest.raises(InputError, match=r"reviews_X_5.json.gz: cut short"):
+        load(folder, ANY)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "x", [review(user=f"A{n}") for n in range(2_000)], [product()])
+    path = folder / "reviews_X_5.json.gz"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(bytes(data))
+    with pytest.raises(InputError, match=r"reviews_X_5.json.gz: (damaged|cut short|.* malformed)"):
+        load(folder, ANY)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\n<!DOCTYPE html><html>404</html>", "a web page"),
+        (b'{"asin": 1}', "not a gzip file"),
+        (gzip.compress(b""), "no lines"),
+    ],
+)
+def test_a_file_that_is_something_else(tmp_path: Path, content: bytes, message: str) -> None:
+    folder = write(tmp_path / "x", [review()], [product()])
+    for name in ("meta_X.json.gz", "reviews_X_5.json.gz"):
+        (folder / name).write_bytes(content)
+        with pytest.raises(InputError, match=re.escape(f"{name}: {message}")):
+            load(folder, ANY)
+
+
+def test_missing_and_ambiguous_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"exactly one file named reviews_\*.json.gz, found: none"):
+        load(tmp_path, ANY)
+    folder = write(tmp_path / "x", [review()], [product()])
+    (folder / "meta_Y.json.gz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"found: meta_X.json.gz, meta_Y.json.gz"):
+        load(folder, ANY)
+
+
+def test_clean_text_leaves_no_tag_and_no_control_character() -> None:
+    texts = pl.Series(
+        ["<script>x</SCRIPT >", "a < b > c", "&lt;i&gt;t&lt;/i&gt;", "tail <img src='", "\x85\x00a\u00a0b", None]
+    )
+    assert clean_text(texts).to_list() == ["x", "a < b > c", "t", "tail < img src='", "a b", ""]
+
+
+def test_real_reviews_and_texts(tmp_path: Path, mirror: Path) -> None:
+    """Gift Cards 2018: real review lines; its metadata, which is JSON there, written as literals."""
+    source = mirror / "amazon-gift-cards-2018"
+    (tmp_path / "reviews_Gift_Cards_5.json.gz").write_bytes((source / "Gift_Cards_5.json.gz").read_bytes())
+    records = map(json.loads, gzip.decompress((source / "meta_Gift_Cards.json.gz").read_bytes()).splitlines())
+    literals = "".join(f"{record!r}\n" for record in records)
+    (tmp_path / "meta_Gift_Cards.json.gz").write_bytes(gzip.compress(literals.encode()))
+    log = load(tmp_path, ANY)
+    wanted = {"review_lines": 2_972, "users": 458, "items": 148, "purchases": 2_965, "items_with_metadata": 148}
+    assert {name: log.counts[name] for name in wanted} == wanted
+    assert log.skipped == ()
+    assert log.items.filter(pl.col("text").str.contains(r"</?[A-Za-z]|\p{Cc}")).height == 0
+    assert log.items.filter(pl.col("title") == "").height == 0
