@@ -1,0 +1,72 @@
+"""What stats.json says of cases: how many, how long their histories, and what a careless split would have leaked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from gemsbench.data import schema
+from gemsbench.protocol.splits import is_target
+
+UPSTREAM_HISTORY = 5  # recommendation events of a history in GenSAR (arXiv 2504.05730, its released run script)
+
+
+def case_statistics(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+    """Cases, targets with an empty history, mean history length per task and split; users never tested.
+
+    tables: users, interactions (with split), cases.
+    """
+    cases, events = tables["cases"], tables["interactions"]
+    targets = events.filter(is_target()).group_by("task", "split").agg(targets=pl.len())
+    length = pl.col("hist_items").list.len()
+    made = cases.group_by("task", "split").agg(cases=pl.len(), nonempty=(length > 0).sum(), mean_history=length.mean())
+    rows = targets.join(made, on=["task", "split"], how="left").fill_null(0)
+    per: dict[str, Any] = {
+        name: {task: {} for task in schema.TASKS} for name in ("cases", "empty_history", "mean_history")
+    }
+    for row in rows.sort("task", "split").iter_rows(named=True):
+        per["cases"][row["task"]][row["split"]] = row["cases"]
+        per["empty_history"][row["task"]][row["split"]] = row["targets"] - row["nonempty"]
+        per["mean_history"][row["task"]][row["split"]] = row["mean_history"]
+    asked = cases.filter(pl.col("split") == "test")["user_id"].n_unique()
+    users = tables["users"].height
+    return {
+        **per,
+        "users_without_test_case": users - asked,
+        "share_users_without_test_case": (users - asked) / users if users else 0.0,
+    }
+
+
+def upstream_leak_rate(events: pl.DataFrame) -> dict[str, float]:
+    """Share of search events whose item is in the recommendation history that GenSAR's public script would give them.
+
+    That script (arXiv 2504.05730) orders a user's events by time, puts all purchases of a time before its searches,
+    takes the purchases before the search as its history and leaves out the last of them if it is the searched item.
+    all: the whole history; last 5: the part that its model reads.
+    """
+    searches = events.filter(pl.col("task") == "src").select("event_id", "user_id", "item_id", "order_key")
+    if not searches.height:
+        return {"all": 0.0, f"last {UPSTREAM_HISTORY}": 0.0}
+    purchases = events.filter(pl.col("task") == "rec").sort("user_id", "order_key", "seq")
+    purchases = purchases.select("user_id", "item_id", "order_key", place=pl.int_range(pl.len()).over("user_id"))
+    prefix = searches.sort("order_key").join_asof(
+        purchases.select("user_id", "order_key", last="place").sort("order_key", "last"),
+        on="order_key",
+        by="user_id",
+        strategy="backward",
+        check_sortedness=False,
+    )
+    found = (
+        prefix.drop("order_key")
+        .join(purchases.select("user_id", "item_id", "place"), on=["user_id", "item_id"])
+        # The guard removes the item only where it is the last purchase of the prefix.
+        .filter(pl.col("place") < pl.col("last"))
+    )
+    # Leaving out the guard's case, the last purchase itself is one of the five that are read.
+    read = found.filter(pl.col("place") > pl.col("last") - UPSTREAM_HISTORY)
+    return {
+        "all": found["event_id"].n_unique() / searches.height,
+        f"last {UPSTREAM_HISTORY}": read["event_id"].n_unique() / searches.height,
+    }

@@ -1,0 +1,133 @@
+"""What must hold of cases and candidates; each fault is reported under the name of the invariant it breaks.
+
+L-a the target is not in its history. L-b histories are strictly earlier and of an allowed split. L-c no held-out pair
+is a training target or in a training history. L-d train <= valid <= test per user and task. L-e no event of the
+target's request in its history. L-f no query of the target's own pair in a recommendation history. S2 (for cases):
+they name events that exist and say what these events say. C1-C6: candidate_invariants.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import polars as pl
+
+from gemsbench.data.invariants import SHOWN, Violation
+from gemsbench.data.recipe import Recipe
+from gemsbench.protocol.candidate_invariants import candidate_violations
+from gemsbench.protocol.candidates import NEGATIVES
+from gemsbench.protocol.histories import TASK_BIT
+
+CHUNK = 200_000  # cases looked at together; bounds the memory
+_LISTS = ("hist_items", "hist_tasks", "hist_queries", "hist_event_ids")
+_UNSHOWN = {"event_user", "event_item", "event_query", "event_bit", "event_held_out"}
+_TARGET = ["user_id", "task", "target_item", "query_id", "split", "order_key"]
+
+
+def protocol_violations(
+    tables: Mapping[str, pl.DataFrame], recipe: Recipe, seed: int, *, negatives: int = NEGATIVES
+) -> list[Violation]:
+    """Every broken invariant of cases and candidates, with up to 20 offending rows each.
+
+    tables: items, users, interactions, cases, candidates, of the schemas in data/schema.py.
+    C5 (the seed gives the same lists) is checked only when nothing else is wrong: any other fault would break it too.
+    """
+    events = tables["interactions"].with_columns(
+        pair_held_out=(pl.col("split") != "train").any().over("user_id", "pair_id"),
+        item_held_out=(pl.col("split") != "train").any().over("user_id", "item_id"),
+    )
+    found = [*_training_violations(events), *_order_violations(events, tables["cases"])]
+    for chunk in tables["cases"].iter_slices(CHUNK):
+        found += _history_violations(chunk, events)
+    merged = _merged(found)
+    return merged + candidate_violations(tables, recipe.name, seed, negatives, regenerate=not merged)
+
+
+def _merged(found: list[Violation]) -> list[Violation]:
+    """One violation per invariant and message, in the order found."""
+    parts: dict[tuple[str, str], list[pl.DataFrame]] = {}
+    for violation in found:
+        parts.setdefault((violation.invariant, violation.message), []).append(violation.rows)
+    return [
+        Violation(name, f"{message} ({sum(rows.height for rows in shown)} rows).", pl.concat(shown).head(SHOWN))
+        for (name, message), shown in parts.items()
+    ]
+
+
+def _when(invariant: str, message: str, table: pl.DataFrame, bad: pl.Expr) -> Iterator[Violation]:
+    rows = table.filter(bad).select(name for name in table.columns if name not in _UNSHOWN)
+    if rows.height:
+        yield Violation(invariant, message, rows)
+
+
+def _training_violations(events: pl.DataFrame) -> Iterator[Violation]:
+    train = pl.col("split") == "train"
+    yield from _when("L-c", "interactions: a train event's pair is held out", events, train & pl.col("pair_held_out"))
+    item = train & pl.col("item_held_out") & ~pl.col("pair_held_out")
+    yield from _when("L-c", "interactions: a train event's (user, item) is held out", events, item)
+
+
+def _order_violations(events: pl.DataFrame, cases: pl.DataFrame) -> Iterator[Violation]:
+    task = ["user_id", "task"]
+    last_train = events.filter(pl.col("split") == "train").group_by(task).agg(train=pl.col("order_key").max())
+    asked = cases.group_by(task).agg(
+        valid=pl.col("order_key").filter(pl.col("split") == "valid").min(),
+        test=pl.col("order_key").filter(pl.col("split") == "test").min(),
+    )
+    both = asked.join(last_train, on=task, how="left").sort(task)
+    late = (pl.col("train") > pl.min_horizontal("valid", "test")) | (pl.col("valid") > pl.col("test"))
+    yield from _when("L-d", "a user's train, valid and test events of a task are not in this order", both, late)
+
+
+def _history_violations(cases: pl.DataFrame, events: pl.DataFrame) -> Iterator[Violation]:
+    target = events.rename({"item_id": "target_item"}).select(*_TARGET, target_pair="pair_id", target_group="group_id")
+    cases = cases.join(target.unique(_TARGET), on=_TARGET, how="left", maintain_order="left")
+    flat = cases.drop(_LISTS)
+    yield from _when(
+        "S2", "cases: the target is not an event of the case's split", flat, pl.col("target_pair").is_null()
+    )
+    uneven = pl.any_horizontal(pl.col(name).list.len() != pl.col(_LISTS[0]).list.len() for name in _LISTS[1:])
+    yield from _when("S2", "cases: the history's lists differ in length", cases.select(*flat.columns, *_LISTS), uneven)
+    entries = cases.filter(~uneven).explode(_LISTS, empty_as_null=False)
+    yield from _entry_violations(entries.join(_told(events), on="hist_event_ids", how="left"))
+
+
+def _told(events: pl.DataFrame) -> pl.DataFrame:
+    """What an entry's event says of itself."""
+    return events.select(
+        hist_event_ids="event_id",
+        event_user="user_id",
+        event_item="item_id",
+        event_key="order_key",
+        event_pair="pair_id",
+        event_group="group_id",
+        event_split="split",
+        event_query="query_id",
+        event_bit=pl.col("task").replace_strict(TASK_BIT, return_dtype=pl.Int8),
+        event_held_out=pl.col("pair_held_out") | pl.col("item_held_out"),
+    )
+
+
+def _entry_violations(entries: pl.DataFrame) -> Iterator[Violation]:
+    searched = pl.col("event_bit") == TASK_BIT["src"]
+    unlike = (
+        pl.col("event_user").is_null()
+        | (pl.col("event_user") != pl.col("user_id"))
+        | (pl.col("event_item") != pl.col("hist_items"))
+        | (pl.col("event_bit") & pl.col("hist_tasks") == 0)
+        | (searched & (pl.col("event_query") != pl.col("hist_queries")))
+    )
+    yield from _when("S2", "cases: a history entry differs from the event it names", entries, unlike)
+    same_item = pl.col("hist_items") == pl.col("target_item")
+    yield from _when("L-a", "cases: the target item is in its own history", entries, same_item)
+    not_earlier = pl.col("event_key") >= pl.col("order_key")
+    yield from _when("L-b", "cases: a history entry is not earlier than the target", entries, not_earlier)
+    test = pl.col("split") == "test"
+    forbidden = (pl.col("event_split") == "test") | ((pl.col("event_split") == "valid") & ~test)
+    yield from _when("L-b", "cases: a history entry is of a split that the case may not see", entries, forbidden)
+    held_out = (pl.col("split") == "train") & pl.col("event_held_out")
+    yield from _when("L-c", "cases: a training history holds a held-out pair", entries, held_out)
+    same_group = (pl.col("target_group") >= 0) & (pl.col("event_group") == pl.col("target_group"))
+    yield from _when("L-e", "cases: a history entry is of the target's request", entries, same_group)
+    query = (pl.col("task") == "rec") & (pl.col("hist_queries") > 0) & (pl.col("event_pair") == pl.col("target_pair"))
+    yield from _when("L-f", "cases: a recommendation history shows the query of the target's own pair", entries, query)

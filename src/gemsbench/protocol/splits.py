@@ -1,0 +1,147 @@
+"""Leave-one-out: which events are asked about, which may be learned from.
+
+Unit "pair" (searches made from purchases): a purchase and its search share a pair_id and are held out of both tasks
+together. Unit "task" (independent behaviours): per user and task; a request (group_id) is one unit, because its
+clicks share the query and the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from gemsbench.data import schema
+from gemsbench.errors import InputError
+
+MIN_UNITS = 3  # one to test, one to validate, one to learn from
+
+
+@dataclass(frozen=True)
+class Split:
+    """Interactions with their split (schema.INTERACTIONS), and what the split did, stage -> count."""
+
+    interactions: pl.DataFrame
+    counts: Mapping[str, int]
+
+
+def split_interactions(events: pl.DataFrame, unit: Literal["pair", "task"], *, both_behaviours: bool) -> Split:
+    """Give every event its split; drop training events that would give a held-out event away.
+
+    events: the columns of schema.INTERACTIONS except split. Within a user (pair) or a user's task (task) the last unit
+    is test, the last but one valid, the rest train; fewer than three units are all train.
+    Dropped: train events whose pair_id or (user, item) is held out; events later than one that is held out after them
+    (a search logged long after its purchase), so that train <= valid <= test in order_key per user and task.
+    Users left without a train event (of each task if both_behaviours) keep all their events as train: they are
+    learned from and never asked.
+    """
+    events = events.sort("user_id", "order_key", "seq")
+    marked = _mark_pairs(events) if unit == "pair" else _mark_tasks(events)
+    marked = _with_drop_reason(marked)
+    unasked = _users_below(marked.filter(pl.col("reason") == ""), both_behaviours)
+    marked = marked.with_columns(restored=pl.col("user_id").is_in(unasked.implode())).with_columns(
+        split=pl.when("restored").then(pl.lit("train")).otherwise("split").cast(schema.SPLIT),
+        reason=pl.when("restored").then(pl.lit("")).otherwise("reason"),
+    )
+    reasons = marked["reason"]
+    asked = marked.filter((pl.col("split") == "test") & (reasons == ""))["user_id"].n_unique()
+    counts = {
+        "train events dropped: their pair or (user, item) is held out": int((reasons == "held out").sum()),
+        "events dropped: later than a held-out event": int((reasons == "late").sum()),
+        "users with too few training events (never asked)": unasked.len(),
+        "users without a held-out event": marked["user_id"].n_unique() - asked,
+        "rec events kept": int(((reasons == "") & (marked["task"] == "rec")).sum()),
+        "src events kept": int(((reasons == "") & (marked["task"] == "src")).sum()),
+    }
+    kept = marked.filter(reasons == "")
+    if kept.select("user_id", "item_id").n_unique() != events.select("user_id", "item_id").n_unique():
+        raise InputError("pairs: one pair holds several items. Give a purchase and its search a pair of their own.")
+    return Split(_renumber(kept), counts)
+
+
+def is_target() -> pl.Expr:
+    """True for the events that are asked: every train event; of the held-out ones the last per user, task and split.
+
+    Other clicks of a held-out request carry its split too: nobody learns from them and they are never negatives.
+    """
+    last = pl.col("seq") == pl.col("seq").max().over("user_id", "task", "split")
+    return (pl.col("split") == "train") | last
+
+
+def _mark_pairs(events: pl.DataFrame) -> pl.DataFrame:
+    # A pair stands where its first event stands: a search logged later does not move the purchase.
+    keys = ["user_id", "pair_id"]
+    pairs = events.group_by(keys, maintain_order=True).agg(pl.col("order_key", "seq").first())
+    pairs = pairs.sort("user_id", "order_key", "seq").with_columns(_leave_one_out("user_id"))
+    return events.join(pairs.select(*keys, "split"), on=keys, how="left", maintain_order="left")
+
+
+def _mark_tasks(events: pl.DataFrame) -> pl.DataFrame:
+    alone = pl.col("group_id") < 0
+    # Groups and single events must not share a number: even for groups, odd for events.
+    numbered = events.with_row_index("row").with_columns(
+        unit=pl.when(alone).then(pl.col("row").cast(pl.Int64) * 2 + 1).otherwise(pl.col("group_id") * 2)
+    )
+    keys = ["user_id", "task", "unit"]
+    units = numbered.group_by(keys, maintain_order=True).agg(pl.col("order_key", "seq").last())
+    units = units.sort("user_id", "task", "order_key", "seq").with_columns(_leave_one_out("user_id", "task"))
+    return numbered.join(units.select(*keys, "split"), on=keys, how="left", maintain_order="left").drop("row", "unit")
+
+
+def _leave_one_out(*keys: str) -> pl.Expr:
+    from_last = pl.int_range(pl.len(), 0, -1).over(keys)
+    split = (
+        pl.when(pl.len().over(keys) < MIN_UNITS)
+        .then(pl.lit("train"))
+        .when(from_last == 1)
+        .then(pl.lit("test"))
+        .when(from_last == 2)
+        .then(pl.lit("valid"))
+        .otherwise(pl.lit("train"))
+    )
+    return split.cast(schema.SPLIT).alias("split")
+
+
+def _with_drop_reason(marked: pl.DataFrame) -> pl.DataFrame:
+    """Add `reason`: "held out", "late", or "" for events that stay."""
+    train, valid = pl.col("split") == "train", pl.col("split") == "valid"
+    held_out = (~train).any().over("user_id", "pair_id") | (~train).any().over("user_id", "item_id")
+    task = ["user_id", "task"]
+    # Null (nothing held out after the event) compares as null, which `when` takes as false.
+    test_key = pl.col("order_key").filter(pl.col("split") == "test").max().over(task)
+    valid_key = pl.col("order_key").filter(valid & ~pl.col("late_valid").fill_null(False)).max().over(task)
+    late_train = train & (pl.col("order_key") > pl.min_horizontal("valid_key", "test_key"))
+    return (
+        marked.with_columns(test_key=test_key)
+        .with_columns(late_valid=valid & (pl.col("order_key") > pl.col("test_key")))
+        .with_columns(valid_key=valid_key)
+        .with_columns(
+            reason=pl.when(train & held_out)
+            .then(pl.lit("held out"))
+            .when(late_train | pl.col("late_valid"))
+            .then(pl.lit("late"))
+            .otherwise(pl.lit(""))
+        )
+        .drop("test_key", "late_valid", "valid_key")
+    )
+
+
+def _users_below(kept: pl.DataFrame, both_behaviours: bool) -> pl.Series:
+    train = pl.col("split") == "train"
+    enough = (train & (pl.col("task") == "rec")).any() & (train & (pl.col("task") == "src")).any()
+    if not both_behaviours:
+        enough = train.any()
+    return kept.group_by("user_id").agg(enough=enough).filter(~pl.col("enough"))["user_id"]
+
+
+def _renumber(kept: pl.DataFrame) -> pl.DataFrame:
+    return (
+        kept.sort("user_id", "order_key", "seq")
+        .with_columns(
+            event_id=pl.int_range(pl.len(), dtype=pl.Int64),
+            seq=pl.int_range(pl.len(), dtype=pl.Int32).over("user_id"),
+        )
+        .pipe(schema.conform, schema.INTERACTIONS, "interactions")
+    )

@@ -1,0 +1,33 @@
+"""Check a prepared folder again: every invariant, and that nothing was changed since it was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gemsbench.data import schema
+from gemsbench.data.invariants import Violation, structure_violations
+from gemsbench.data.recipe import Recipe
+from gemsbench.files import read_table
+from gemsbench.protocol.candidates import NEGATIVES
+from gemsbench.protocol.fingerprint import protocol_fingerprint
+from gemsbench.protocol.invariants import protocol_violations
+from gemsbench.protocol.pack import load_pack
+
+
+def validate(folder: Path, recipe: Recipe, seed: int) -> list[Violation]:
+    """Broken invariants of a prepared folder; empty when all hold.
+
+    Raises InputError naming a file that is missing, changed or of the wrong shape.
+    """
+    pack = load_pack(folder)
+    tables = {
+        name: schema.conform(read_table(pack.folder / f"{name}.parquet"), columns, name)
+        for name, columns in schema.TABLES.items()
+    }
+    negatives = int(pack.manifest.get("negatives", NEGATIVES))
+    broken = structure_violations(tables, recipe, pack.manifest.get("funnel")) or protocol_violations(
+        tables, recipe, seed, negatives=negatives
+    )
+    if not broken and protocol_fingerprint(tables["cases"], tables["candidates"]) != pack.fingerprint:
+        broken = [Violation("T2", "stats.json: the fingerprint is not that of cases and candidates.")]
+    return broken

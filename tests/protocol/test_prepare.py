@@ -1,0 +1,130 @@
+"""From a raw log to a checked folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import pytest
+
+from gemsbench.errors import CheckError, InputError
+from gemsbench.files import read_json
+from gemsbench.protocol import prepare as module
+from gemsbench.protocol.case_statistics import upstream_leak_rate
+from gemsbench.protocol.prepare import prepare
+from gemsbench.protocol.validate import validate
+
+Make = Callable[..., Any]
+
+
+def prepared(recipe: Make, out: Path, unit: Literal["pair", "task"] = "pair", **changed: Any) -> dict[str, Any]:
+    made = recipe(unit)
+    arguments = {"seed": 3, "history_length": 4, "negatives": 30} | changed
+    return prepare(made, made.settings(), Path("unread"), out, **arguments)
+
+
+def test_a_prepared_folder_is_valid_and_complete(recipe: Make, tmp_path: Path, unit: Literal["pair", "task"]) -> None:
+    stats = prepared(recipe, tmp_path / "out", unit)
+    assert stats == read_json(tmp_path / "out" / "stats.json")
+    assert validate(tmp_path / "out", recipe(unit), 3) == []
+    names = {"items", "queries", "users", "interactions", "cases", "candidates"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*(f"{n}.parquet" for n in names), "stats.json"}
+    cases = pl.read_parquet(tmp_path / "out" / "cases.parquet")
+    for task in ("rec", "src"):
+        for split in ("train", "valid", "test"):
+            assert stats["cases"][task][split] == cases.filter(task=task, split=split).height > 0
+    empty = cases.filter(pl.col("hist_items").list.len() == 0, task="src", split="train").height
+    assert stats["empty_history"]["src"]["train"] == empty > 0
+
+
+def test_train_counts_are_of_train_events_only(recipe: Make, tmp_path: Path) -> None:
+    prepared(recipe, tmp_path / "out")
+    items = pl.read_parquet(tmp_path / "out" / "items.parquet")
+    events = pl.read_parquet(tmp_path / "out" / "interactions.parquet")
+    train = dict(events.filter(pl.col("split") == "train").group_by("item_id").len().iter_rows())
+    assert {item: count for item, count in items.select("item_id", "n_train").iter_rows() if count} == train
+    assert sum(train.values()) < events.height
+
+
+def test_the_same_input_gives_the_same_bytes(recipe: Make, tmp_path: Path) -> None:
+    one, two = prepared(recipe, tmp_path / "one"), prepared(recipe, tmp_path / "two")
+    assert one == two
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    assert prepared(recipe, tmp_path / "three", seed=4)["fingerprint"] != one["fingerprint"]
+
+
+def test_a_broken_invariant_stops_before_anything_is_written(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = module.build_cases
+    # The target in its own history: the oldest leak.
+    leaky = pl.concat_list("target_item", pl.col("hist_items").list.slice(1))
+    nonempty = pl.col("hist_items").list.len() > 0
+
+    def build_leaky(events: pl.DataFrame, length: int) -> pl.DataFrame:
+        return build(events, length).with_columns(hist_items=pl.when(nonempty).then(leaky).otherwise("hist_items"))
+
+    monkeypatch.setattr(module, "build_cases", build_leaky)
+    with pytest.raises(CheckError, match=r"(?s)nothing was written.*L-a: .*target_item"):
+        prepared(recipe, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pin_that_does_not_hold_is_named(recipe: Make, tmp_path: Path) -> None:
+    made = replace(recipe("pair"), pins={"purchases": 1})
+    with pytest.raises(CheckError, match="purchases"):
+        prepare(made, made.settings(), Path("unread"), tmp_path / "out", seed=3, history_length=4)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_that_is_too_small_is_refused(recipe: Make, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="more items"):
+        prepared(recipe, tmp_path / "out", negatives=159)
+    made = recipe("pair")
+    with pytest.raises(InputError, match="nobody to ask"):
+        prepare(
+            replace(made, load=lambda folder, settings: _first_events(made, settings)),
+            made.settings(),
+            Path("unread"),
+            tmp_path / "out",
+            seed=3,
+            history_length=4,
+        )
+
+
+def _first_events(made: Any, settings: Any) -> Any:
+    log = made.load(Path("unread"), settings)
+    return replace(log, events=log.events.unique("user", keep="first", maintain_order=True))
+
+
+def test_validate_names_what_was_changed(recipe: Make, tmp_path: Path) -> None:
+    prepared(recipe, tmp_path / "out")
+    assert {violation.invariant for violation in validate(tmp_path / "out", recipe("pair"), 4)} == {"C5"}
+    stats = tmp_path / "out" / "stats.json"
+    stats.write_text(stats.read_text().replace(read_json(stats)["fingerprint"], "0" * 64))
+    assert [violation.invariant for violation in validate(tmp_path / "out", recipe("pair"), 3)] == ["T2"]
+    path = tmp_path / "out" / "cases.parquet"
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(InputError, match=r"cases\.parquet.*sha256"):
+        validate(tmp_path / "out", recipe("pair"), 3)
+
+
+def test_the_upstream_leak_is_counted_by_hand(world: Make) -> None:
+    """Three purchases on one day, each searched: the script guards only the one that comes last."""
+    day = [{"item_id": item, "pair_id": item, "task": task} for item in (1, 2, 3) for task in ("rec", "src")]
+    table = pl.DataFrame(day).with_columns(
+        user_id=pl.lit(0),
+        order_key=pl.lit(5),
+        query_id=pl.when(pl.col("task") == "src").then(1).otherwise(0),
+        group_id=pl.lit(-1),
+    )
+    events = world(n_users=1).with_events(table).events
+    assert upstream_leak_rate(events) == {"all": pytest.approx(2 / 3), "last 5": pytest.approx(2 / 3)}
+    assert upstream_leak_rate(events.with_columns(order_key=pl.col("item_id").cast(pl.Int64))) == {
+        "all": 0.0,
+        "last 5": 0.0,
+    }
