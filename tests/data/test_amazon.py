@@ -209,6 +209,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         (b'{"asin": 1}', "not a gzip file"),
         (gzip.compress(b""), "no lines"),
     ],
+    ids=["html", "json", "empty"],
 )
 def test_a_file_that_is_something_else(tmp_path: Path, content: bytes, message: str) -> None:
     folder = write(tmp_path / "x", [review()], [product()])

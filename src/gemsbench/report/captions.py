@@ -67,7 +67,7 @@ def sanity_caption(profile: Profile, results: Results) -> str:
         _datasets(profile),
         _seeds(profile),
         f"Methods without random choices ran once ({', '.join(once)})." if once else "",
-        MISSING,
+        "A method has no row where it does not answer the task.",
         comparability(profile),
     ]
     return _join(sentences)

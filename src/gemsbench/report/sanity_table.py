@@ -8,7 +8,7 @@ from gemsbench.report.comparison_table import cell_details, table_details
 from gemsbench.report.marks import printed
 from gemsbench.report.rows import METHOD_KEYS, METRICS, SANITY_METHODS, TASK_NAMES
 from gemsbench.report.run_results import MethodResult, Results
-from gemsbench.report.table import NOT_RUN, Block, Cell, ColumnGroup, Row, Table
+from gemsbench.report.table import Block, Cell, ColumnGroup, Row, Table
 
 EXPECTED = {f"{metric}_exp": name for metric, name in METRICS.items()}
 
@@ -35,10 +35,10 @@ def sanity_table(profile: Profile, results: Results) -> Table:
     )
 
 
-def _methods(results: Results, recipe: str, task: str) -> list[tuple[str, MethodResult | None]]:
-    found: list[tuple[str, MethodResult | None]] = [
-        (name, results.get(recipe, NO_BACKBONE, key, task)) for key, name in SANITY_METHODS.items()
-    ]
+def _methods(results: Results, recipe: str, task: str) -> list[tuple[str, MethodResult]]:
+    """The sanity rows that answer this task of this recipe, then the methods without a row elsewhere."""
+    sanity = ((name, results.get(recipe, NO_BACKBONE, key, task)) for key, name in SANITY_METHODS.items())
+    found = [(name, result) for name, result in sanity if result is not None]
     elsewhere = {*SANITY_METHODS, *METHOD_KEYS.values()}
     for result in results.by_key.values():
         if result.recipe == recipe and task in result.tasks and result.method not in elsewhere:
@@ -47,9 +47,7 @@ def _methods(results: Results, recipe: str, task: str) -> list[tuple[str, Method
     return found
 
 
-def _row(name: str, result: MethodResult | None, task: str, results: Results) -> Row:
-    if result is None:
-        return Row(name, (Cell(NOT_RUN),) * (len(METRICS) + len(EXPECTED) + 2))
+def _row(name: str, result: MethodResult, task: str, results: Results) -> Row:
     cells = [
         Cell(printed(result.mean(task, metric)), details=cell_details(result, task, metric, results))
         for metric in (*METRICS, *EXPECTED, "tie_rate")

@@ -1,0 +1,163 @@
+"""Every verb on a small world, in the order in which a person would type them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from gemsbench.cli import main
+from gemsbench.files import read_json, sha256_file, write_json
+
+PROFILE = {
+    "profile": "tiny",
+    "seeds": [1],
+    "history_length": 5,
+    "recipes": {"simulated-amazon": {"world": {"users": 250, "items": 220, "listed_items": 240}}},
+    "methods": {"random": {}, "popularity": {}},
+    "tables": {"columns": {"Amazon": "simulated-amazon"}},
+}
+RUNS = Path("results/tiny/runs/simulated-amazon/none")
+DATA = "results/tiny/prepared/simulated-amazon"
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    root = tmp_path_factory.mktemp("verbs")
+    (root / "tiny.yaml").write_text(yaml.safe_dump(PROFILE, sort_keys=False))
+    for name in ("envs", "workflow"):
+        (root / name).symlink_to(repository / name)
+    shutil.copytree(repository / "results" / "published", root / "results" / "published")
+    return root
+
+
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.chdir(folder)
+
+    def call(*arguments: str, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["gemsbench", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        assert int(stop.value.code or 0) == code, captured.err
+        return captured.out + captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def prepared(folder: Path) -> Path:
+    """The folder after fetch, prepare, train and evaluate have run once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        commands = [["data", "fetch", "simulated-amazon"], ["data", "prepare", "simulated-amazon"]]
+        commands += [["train", method, "simulated-amazon"] for method in ("random", "popularity")]
+        for command in commands:
+            _quietly(patch, *command, "--config", "tiny.yaml", "--quiet")
+        for method in ("random", "popularity"):
+            _quietly(patch, "evaluate", str(RUNS / method / "1/scores.parquet"), "--data", DATA, "--quiet")
+    return folder
+
+
+def _quietly(patch: pytest.MonkeyPatch, *arguments: str) -> None:
+    patch.setattr(sys, "argv", ["gemsbench", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+
+
+def test_the_chain_ends_in_tables(prepared: Path, run: Run) -> None:
+    assert "tables in" in run("tables", "--config", "tiny.yaml")
+    tables = prepared / "results/tiny/tables"
+    assert "Popularity" in (tables / "sanity.md").read_text()
+    assert "not comparable with the paper" in (tables / "table1.tex").read_text()
+    assert (tables / "provenance.json").is_file()
+
+
+def test_every_result_says_where_it_comes_from(prepared: Path) -> None:
+    scores = prepared / RUNS / "popularity/1/scores.parquet"
+    record = read_json(scores.with_name("provenance.json"))
+    assert record["outputs"]["scores"] == sha256_file(scores)
+    assert record["identity"]["settings"]["method"] == "popularity"
+    assert {"run_id", "seeds", "packages", "machine", "wall_seconds", "peak_memory_mib"} <= set(record)
+
+
+def test_prepared_data_validate_and_describe_themselves(prepared: Path, run: Run) -> None:
+    assert "every invariant holds" in run("data", "validate", "simulated-amazon", "--config", "tiny.yaml")
+    assert "funnel" in run("data", "stats", "simulated-amazon", "--config", "tiny.yaml")
+
+
+def test_tampering_ends_in_exit_code_1_and_a_leak_in_3(prepared: Path, run: Run, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    options = ("--config", "tiny.yaml", "--out", str(broken))
+    shutil.copytree(prepared / DATA, broken)
+    cases = pl.read_parquet(broken / "cases.parquet")
+    leaking = cases.with_columns(
+        hist_items=pl.when(pl.col("hist_items").list.len() > 0)
+        .then(pl.concat_list(pl.col("hist_items").list.head(pl.col("hist_items").list.len() - 1), "target_item"))
+        .otherwise("hist_items")
+    )
+    leaking.write_parquet(broken / "cases.parquet")
+    assert "changed or cut" in run("data", "validate", "simulated-amazon", *options, code=1)
+    stats = read_json(broken / "stats.json")
+    stats["files"]["cases.parquet"] = sha256_file(broken / "cases.parquet")
+    write_json(broken / "stats.json", stats)
+    assert "L-a" in run("data", "validate", "simulated-amazon", *options, code=3)
+
+
+def test_scores_can_be_made_again_compared_and_exchanged(prepared: Path, run: Run, tmp_path: Path) -> None:
+    again, trec, back = (str(tmp_path / name) for name in ("again.parquet", "run.txt", "back.parquet"))
+    original = str(RUNS / "popularity/1/scores.parquet")
+    run("score", "popularity", "simulated-amazon", "--config", "tiny.yaml", "--data", DATA, "--out", again)
+    assert pl.read_parquet(again).equals(pl.read_parquet(original))
+    shown = run("compare", str(RUNS / "popularity/1"), str(RUNS / "random/1"), "--data", DATA)
+    assert "ndcg@10" in shown
+    assert "qrels" in run("trec", "export", original, "--data", DATA, "--out", trec)
+    run("trec", "import", trec, "--data", DATA, "--out", back)
+    first, second = (run("evaluate", path, "--data", DATA, "--out", str(tmp_path / "m")) for path in (original, back))
+    assert _column(first, "ndcg@10") == _column(second, "ndcg@10")
+
+
+def _column(table: str, name: str) -> list[str]:
+    lines = [line.split() for line in table.splitlines() if line.strip()]
+    place = lines[0].index(name)
+    return [line[place] for line in lines[2:]]
+
+
+def test_a_pack_serves_those_who_never_run_the_workflow(prepared: Path, run: Run, tmp_path: Path) -> None:
+    run("data", "export", "simulated-amazon", "--config", "tiny.yaml", "--out", str(tmp_path / "pack"))
+    shown = run("evaluate", str(RUNS / "random/1/scores.parquet"), "--data", DATA, "--out", str(tmp_path / "a"))
+    from gemsbench.evaluation import evaluate
+
+    metrics = evaluate(RUNS / "random/1/scores.parquet", tmp_path / "pack").metrics
+    assert _column(shown, "hit@10") == [f"{values['hit@10']:.4f}" for values in metrics.values()]
+
+
+def test_show_prints_a_case_and_knows_its_neighbours(prepared: Path, run: Run) -> None:
+    cases = pl.read_parquet(prepared / DATA / "cases.parquet").filter(pl.col("split") == "test")
+    shown = run("show", str(cases["case_id"][0]), "--config", "tiny.yaml")
+    assert "History" in shown
+    assert "popularity" in shown
+    assert "the nearest test case" in run("show", "99999999", "--config", "tiny.yaml", code=1)
+
+
+def test_plan_sync_and_prune_agree_with_what_is_there(prepared: Path, run: Run) -> None:
+    shown = run("plan", "--config", "tiny.yaml")
+    for rule in ("fetch", "prepare", "train", "evaluate", "tables"):
+        assert rule in shown
+    assert "sync:" in run("sync", "--config", "tiny.yaml")
+    stray = prepared / "results/tiny/runs/simulated-amazon/none/random/9/scores.parquet"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"stray")
+    assert "random/9" in run("prune", "--config", "tiny.yaml")
+    run("prune", "--config", "tiny.yaml", "--yes")
+    assert not stray.exists()
+    assert (prepared / RUNS / "random/1/scores.parquet").exists()
