@@ -60,3 +60,9 @@ def test_yaml_is_read_safely(tmp_path: Path, text: str, message: str) -> None:
         read_yaml(tmp_path / "a.yaml")
     with pytest.raises(InputError, match="no such file"):
         read_yaml(tmp_path / "b.yaml")
+
+
+def test_a_repeated_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("seeds: [1]\nname: x\nseeds: [2]\n")
+    with pytest.raises(InputError, match="repeated key seeds"):
+        read_yaml(tmp_path / "a.yaml")

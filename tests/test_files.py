@@ -65,6 +65,13 @@ def test_a_full_disk_is_said_and_nothing_is_left(tmp_path: Path, code: int) -> N
     assert entries(tmp_path) == []
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_disk_that_fills_up_under_a_parquet_writer_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="disk is full"), atomic_path(tmp_path / "t.parquet"):
+        TABLE.write_parquet("/dev/full")
+    assert entries(tmp_path) == []
+
+
 def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
     code = (
         "import os, sys, pathlib; from gemsbench.files import atomic_path\n"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gemsbench.errors import InputError
-from gemsbench.profile import Run, load_profile, method_entry, runs
+from gemsbench.profile import Run, chosen_run, load_profile, method_entry, runs
 
 MINIMAL: dict[str, Any] = {
     "profile": "p",
@@ -58,6 +58,15 @@ def test_a_variant_is_its_own_key(tmp_path: Path) -> None:
     [
         ({"seed": 1}, "unknown key 'seed'. Did you mean 'seeds'"),
         ({"seeds": []}, "seeds: name at least one"),
+        ({"seeds": [1, 1]}, "seeds: name at least one, each once"),
+        ({"history_length": 0}, "history_length: 0 is below 1"),
+        ({"recipes": {}}, "recipes: name at least one"),
+        ({"profile": "published"}, "names the folder"),
+        ({"profile": ".."}, "names the folder"),
+        ({"profile": ""}, "names the folder"),
+        ({"methods": {"mine": {"target": ":X"}}}, "as package.module:Name"),
+        ({"methods": {"popularity": {}, "bm25": {"tasks": ["rec"]}}}, "bm25 answers only src"),
+        ({"tables": {"columns": {}, "blocks": {"T5-bas": "t5-mini"}}}, "Did you mean 'T5-base'"),
         ({"seeds": ["1"]}, r"seeds\.0: Input should be a valid integer"),
         ({"recipes": {"simulated-amzon": {}}}, "Did you mean 'simulated-amazon'"),
         ({"methods": {"ncff": {}}}, "unknown method 'ncff'. Did you mean 'ncf'"),
@@ -70,3 +79,19 @@ def test_a_variant_is_its_own_key(tmp_path: Path) -> None:
 def test_wrong_profiles_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_profile(write(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (Run("simulated-amazon", "none", "ncf", 1), "ncf runs only on simulated-qilin"),
+        (Run("simulated-qilin", "t5-mini", "ncf", 1), "ncf has no run with backbone 't5-mini'"),
+        (Run("movielens-small", "none", "popularity", 1), "unknown recipe of the profile"),
+        (Run("simulated-qilin", "none", "bm25", 1), "unknown method of the profile"),
+    ],
+)
+def test_a_run_that_the_profile_does_not_have_is_refused(tmp_path: Path, run: Run, message: str) -> None:
+    profile = load_profile(write(tmp_path))
+    assert chosen_run(profile, Run("simulated-qilin", "none", "ncf", 77)).seed == 77
+    with pytest.raises(InputError, match=message):
+        chosen_run(profile, run)

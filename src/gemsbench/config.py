@@ -67,11 +67,23 @@ def settings_dict(settings: Any) -> dict[str, Any]:
     return values
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """The safe loader, with a repeated key as an error instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping; raises yaml.YAMLError on a repeated key."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if repeated:
+            raise yaml.YAMLError(f"repeated key {', '.join(repeated)} {node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping with the safe loader; raises InputError."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise InputError(f"{path}: no such file. Name a profile with --config, e.g. config/mini.yaml.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML: {error}") from error

@@ -39,8 +39,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
             _swap_directories(temporary, target)
         else:
             temporary.replace(target)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, pl.exceptions.PolarsError) as error:
+        if not _is_full_disk(error):
             raise
         raise InputError(
             f"{target}: the disk is full. Nothing was written. Free space on the disk that holds "
@@ -48,6 +48,14 @@ def atomic_path(target: Path) -> Iterator[Path]:
         ) from error
     finally:
         remove(temporary)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError) and error.errno in codes:
+        return True
+    # polars reports the system's error in words only.
+    return any(f"(os error {code})" in str(error) for code in codes)
 
 
 def _swap_directories(new: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from gemsbench.errors import InputError
 
 TASKS = ("rec", "src")
 NO_BACKBONE = "none"
+BLOCKS = ("T5-base", "Qwen-3B")  # backbones of the paper, as Tables 1 and 2 name them
+RESERVED = ("published", "leaderboard", "benchmarks")  # committed folders below results/
 
 
 @dataclass(frozen=True)
@@ -66,19 +69,58 @@ class Run:
 def load_profile(path: Path) -> Profile:
     """Read and check a profile; raises InputError naming the wrong key and the nearest right one."""
     profile = load_settings(Profile, read_yaml(path), str(path))
-    if not profile.seeds:
-        raise InputError(f"{path}: seeds: name at least one, e.g. seeds: [1].")
+    _check_values(profile, path)
     for recipe in profile.recipes:
         registry.lookup(registry.RECIPES, recipe, f"recipe in {path}")
     for key, settings in profile.methods.items():
-        method_entry(profile, key)
-        for task in settings.tasks:
-            if task not in TASKS:
-                raise InputError(f"{path}: methods.{key}.tasks: unknown '{task}'. Use rec, src or both.")
+        _check_method(profile, key, settings, path)
     shown = (*profile.tables.columns.values(), *profile.tables.extra_columns.values())
     for recipe in (*shown, *(r for m in profile.methods.values() for r in m.recipes)):
         registry.lookup(profile.recipes, recipe, f"recipe (not among the profile's recipes) in {path}")
     return profile
+
+
+def _check_values(profile: Profile, path: Path) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", profile.profile) or profile.profile in RESERVED:
+        raise InputError(
+            f"{path}: profile: '{profile.profile}' names the folder results/<profile>. Use lower-case letters, digits, "
+            f"- and _, and none of {', '.join(RESERVED)}."
+        )
+    if not profile.seeds or len(set(profile.seeds)) != len(profile.seeds) or min(profile.seeds) < 0:
+        raise InputError(f"{path}: seeds: name at least one, each once, none negative, e.g. seeds: [1].")
+    if profile.history_length < 1:
+        raise InputError(f"{path}: history_length: {profile.history_length} is below 1.")
+    for name, value in (("recipes", profile.recipes), ("methods", profile.methods)):
+        if not value:
+            raise InputError(f"{path}: {name}: name at least one. config/mini.yaml shows how.")
+    for block in profile.tables.blocks:
+        registry.lookup(dict.fromkeys(BLOCKS), block, f"table block in {path}")
+
+
+def _check_method(profile: Profile, key: str, settings: MethodSettings, path: Path) -> None:
+    if settings.target and not re.fullmatch(r"[\w.]+:\w+", settings.target):
+        raise InputError(f"{path}: methods.{key}.target: write '{settings.target}' as package.module:Name.")
+    for task in settings.tasks:
+        if task not in TASKS:
+            raise InputError(f"{path}: methods.{key}.tasks: unknown '{task}'. Use rec, src or both.")
+    if not method_entry(profile, key).tasks:
+        answered = registry.METHODS[settings.base or key].tasks
+        raise InputError(f"{path}: methods.{key}.tasks: {settings.base or key} answers only {', '.join(answered)}.")
+
+
+def chosen_run(profile: Profile, run: Run) -> Run:
+    """The run, if the profile has it (with any seed); raises InputError naming what is wrong."""
+    entry = method_entry(profile, run.method)
+    registry.lookup(profile.recipes, run.recipe, "recipe of the profile")
+    limited = profile.methods[run.method].recipes
+    if limited and run.recipe not in limited:
+        raise InputError(
+            f"{run.method} runs only on {', '.join(limited)} (methods.{run.method}.recipes of the profile)."
+        )
+    backbones = profile.tables.blocks.values() if entry.backbones else (NO_BACKBONE,)
+    if run.backbone not in backbones:
+        raise InputError(f"{run.method} has no run with backbone '{run.backbone}'. Use {', '.join(backbones)}.")
+    return run
 
 
 def method_entry(profile: Profile, key: str) -> registry.MethodEntry:

@@ -12,8 +12,8 @@ UInt64Array = npt.NDArray[np.uint64]
 
 
 def hash64(text: str) -> int:
-    """First 8 bytes of blake2b of the utf-8 text, as an unsigned 64-bit integer."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    """First 8 bytes of the (64-byte) blake2b digest of the utf-8 text, read as a little-endian unsigned integer."""
+    return int.from_bytes(hashlib.blake2b(text.encode()).digest()[:8], "little")
 
 
 def hash64_many(texts: Iterable[str]) -> UInt64Array:

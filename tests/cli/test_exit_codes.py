@@ -26,7 +26,9 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["train", "nfc", "simulated-amazon"], 1, "unknown method of the profile 'nfc'. Did you mean 'ncf'?"),
         (["train", "ncf", "movielens"], 1, "unknown recipe of the profile 'movielens'."),
         (["tables", "--config", "config/absent.yaml"], 1, "config/absent.yaml: no such file"),
-        (["evaluate", "absent.parquet", "--data", "absent"], 1, "error: "),
+        (["evaluate", "absent.parquet", "--data", "absent"], 1, "absent.parquet"),
+        (["tables", "--config", "config"], 1, "config: no such file"),
+        (["train", "ncf", "simulated-amazon", "--backbone", "t5-mini"], 1, "ncf has no run with backbone 't5-mini'"),
         (["show", "1", "--recipe", "simulated-qlin"], 1, "Did you mean 'simulated-qilin'?"),
         (["data", "validate", "simulated-amazon", "--out", "absent"], 1, "absent"),
         (["evaluat"], 2, "No such command 'evaluat'"),
@@ -68,3 +70,22 @@ def test_help_and_version_answer_without_heavy_imports() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "0.1.0.dev0"
+
+
+def test_an_unwritable_place_is_named(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(repository)
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr("gemsbench.cli.data.choose", lambda *_: (tmp_path / "file" / "below").mkdir())
+    assert run(monkeypatch, "data", "stats", "simulated-amazon") == 1
+    assert "Not a directory" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gemsbench.cli.data.choose", interrupt)
+    assert run(monkeypatch, "data", "stats", "simulated-amazon") == 130
+    assert "run the same command again" in capsys.readouterr().err

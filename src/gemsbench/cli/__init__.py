@@ -9,6 +9,8 @@ import typer
 from gemsbench.cli import data, evaluation, later, methods, report, workflow
 from gemsbench.errors import GemsbenchError
 
+INTERRUPTED = 130  # what the shell expects after Ctrl-C
+
 app = typer.Typer(
     name="gemsbench",
     help="Benchmark of unified search and recommendation with language models.",
@@ -32,12 +34,20 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 
 def main() -> None:
-    """Run the command line: errors made on purpose end in one message and their exit code, never in a traceback."""
+    """Run the command line: expected failures end in one message and their exit code, never in a traceback."""
     try:
-        app(standalone_mode=True)
+        sys.exit(app(standalone_mode=True))
     except GemsbenchError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to go on.", err=True)
-        sys.exit(130)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(
+            f"error: {error.filename}: {error.strerror}. Name another path, or change its permissions.", err=True
+        )
+        sys.exit(1)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            typer.echo("interrupted; run the same command again to go on.", err=True)
+        raise

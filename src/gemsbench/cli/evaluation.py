@@ -52,7 +52,11 @@ def evaluate(
         typer.echo(tabulate(rows, headers="keys", floatfmt=".4f"))
 
 
-def compare(a: RunPaths, b: RunPaths, data: Data) -> None:
+def compare(
+    a: RunPaths,
+    b: RunPaths,
+    data: Annotated[Path | None, typer.Option("--data", help="Needed for score files that were not evaluated.")] = None,
+) -> None:
     """Compare two runs case by case: difference, paired two-sided t-test, effect size, wins, ties and losses."""
     from gemsbench.evaluation import compare as compare_runs
 
@@ -63,7 +67,9 @@ def compare(a: RunPaths, b: RunPaths, data: Data) -> None:
 def _comparison_text(comparison: Comparison) -> str:
     from tabulate import tabulate
 
-    return tabulate(comparison.records(), headers="keys", floatfmt=".4g")
+    names = [(comparison.name_a, comparison.runs_a), (comparison.name_b, comparison.runs_b)]
+    a, b = (f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in names)
+    return f"a: {a}   b: {b}\n{tabulate(comparison.records(), headers='keys', floatfmt='.4g')}"
 
 
 def show(

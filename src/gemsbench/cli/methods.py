@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gemsbench.cli.options import DEFAULT_CONFIG, Config, Out, Quiet, RecipeName, Seed, results_folder
-from gemsbench.profile import NO_BACKBONE, Profile, Run
+from gemsbench.profile import NO_BACKBONE, Run, chosen_run, load_profile
 
 MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="A method key of the profile, e.g. ncf.")]
 Backbone = Annotated[str, typer.Option("--backbone", help="Backbone of the run; none for methods without one.")]
@@ -18,15 +18,6 @@ def register(app: typer.Typer) -> None:
     """Add the verbs of this file to the command line."""
     app.command()(train)
     app.command()(score)
-
-
-def _run(profile: Profile, method: str, recipe: str, backbone: str, seed: int) -> Run:
-    from gemsbench.profile import method_entry
-    from gemsbench.registry import lookup
-
-    method_entry(profile, method)
-    lookup(profile.recipes, recipe, "recipe of the profile")
-    return Run(recipe, backbone, method, seed)
 
 
 def train(
@@ -41,11 +32,10 @@ def train(
     """Fit a method on the training split and score the test candidates; resumes where it was stopped."""
     from gemsbench.methods.run import fit_and_score
     from gemsbench.pipeline.jobs import train_job
-    from gemsbench.profile import load_profile
     from gemsbench.provenance import recording
 
     profile = load_profile(config)
-    run = _run(profile, method, recipe, backbone, seed)
+    run = chosen_run(profile, Run(recipe, backbone, method, seed))
     results = results_folder(profile.profile)
     folder = out or run.folder(results)
     with recording(folder, train_job(profile, run)):
@@ -65,10 +55,9 @@ def score(
 ) -> None:
     """Score candidates again with the saved model of a finished run."""
     from gemsbench.methods.run import rescore
-    from gemsbench.profile import load_profile
 
     profile = load_profile(config)
-    run = _run(profile, method, recipe, backbone, seed)
+    run = chosen_run(profile, Run(recipe, backbone, method, seed))
     model = run.folder(results_folder(profile.profile)) / "model"
     rescore(method, profile, run, data, model, out)
     typer.echo(f"{method} on {recipe}: scores in {out}")

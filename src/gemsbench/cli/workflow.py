@@ -8,6 +8,8 @@ import typer
 
 from gemsbench.cli.options import DEFAULT_CONFIG, Config, Quiet
 
+SHOWN = 5  # reasons that sync prints
+
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file to the command line."""
@@ -48,10 +50,14 @@ def sync(config: Config = DEFAULT_CONFIG, quiet: Quiet = False) -> None:
 
     done = synchronise(load_profile(config), config)
     if not quiet:
-        kept, stamped, stale, missing = map(len, (done.kept, done.stamped, done.stale, done.missing))
         typer.echo(
-            f"sync: {kept} jobs in order, {stamped} stamped as current, {stale} out of date, {missing} not there yet"
+            f"sync: {len(done.kept)} jobs in order, {len(done.stamped)} stamped as current, "
+            f"{len(done.stale)} out of date, {len(done.missing)} not there yet"
         )
+        for state in done.stale[:SHOWN]:
+            typer.echo(f"  out of date: {state.job.rule} {state.job.name} ({state.reason})")
+        if len(done.stale) > SHOWN:
+            typer.echo("  ... `gemsbench plan --why` lists all")
 
 
 def prune(

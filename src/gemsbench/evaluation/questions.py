@@ -55,7 +55,9 @@ def load(data: Path | PackLike) -> PackLike:
 
 def declared_tasks(header: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """The tasks that a run answers: header["tasks"], or both where the header is silent; raises InputError."""
-    tasks = tuple(header.get("tasks", TASKS))
+    tasks = header.get("tasks", TASKS)
+    if not isinstance(tasks, (list, tuple)):
+        raise InputError(f"{where}: the header's tasks must be a list of {', '.join(TASKS)}, not {tasks!r}.")
     for task in tasks:
         if task not in TASKS:
             raise InputError(f"{where}: the header declares the task '{task}'. {nearest(str(task), TASKS)}")

@@ -125,12 +125,14 @@ def mean_per_case(runs: Sequence[Evaluation], task: str, metric: str) -> tuple[I
     return first, total / len(runs)
 
 
-def compare(a: RunLike | Sequence[RunLike], b: RunLike | Sequence[RunLike], data: Path | PackLike | None) -> Comparison:
+def compare(
+    a: RunLike | Sequence[RunLike], b: RunLike | Sequence[RunLike], data: Path | PackLike | None = None
+) -> Comparison:
     """Test a against b on every shared task and metric, paired by case_id.
 
     a and b: a run folder, a score file, scores or an evaluation, or a sequence of them (seeds, averaged per case).
-    data: what score files are evaluated on; may be None when a and b are run folders or evaluations. Raises
-    InputError when the runs answer no common task or were made on other candidates.
+    data: what scores are evaluated on. None: run folders are compared by their stored ranks, score files are refused.
+    Raises InputError when the runs answer no common task or were made on other candidates.
     """
     pack = None if data is None else load(data)
     runs_a, runs_b = _evaluations(a, pack), _evaluations(b, pack)
@@ -160,7 +162,8 @@ def _evaluation(run: RunLike, pack: PackLike | None) -> Evaluation:
         return run
     if isinstance(run, (str, Path)):
         path = Path(run)
-        if path.is_dir() and (path / RANKS_FILE).is_file():
+        has_scores = (path / "scores.parquet").is_file()
+        if path.is_dir() and (path / RANKS_FILE).is_file() and not (pack and has_scores):
             return read_evaluation(path)
         run = path / "scores.parquet" if path.is_dir() else path
     if pack is None:

@@ -60,7 +60,7 @@ def sanity_caption(profile: Profile, results: Results) -> str:
     """Caption of the appendix table."""
     once = sorted({result.method for result in results.by_key.values() if len(result.seeds) < len(profile.seeds)})
     sentences = [
-        "What needs no training, as a floor for Tables 1 and 2; then the profile's methods that have no row there.",
+        "What needs no training, as a floor for Tables 1 and 2; then every other method of the profile.",
         "Ties are equal scores: the first four columns count them against the method, as all tables do; the next four "
         "are the expectation when they are ordered at random; tie rate is the share of test cases in which a positive "
         "has the score of a negative.",

@@ -88,6 +88,8 @@ def _cell(answer: MethodResult | None, mark: Mark, task: str, metric: str, resul
     if answer is None:
         return Cell(NOT_RUN)
     details = cell_details(answer, task, metric, results)
+    details["expected_under_random_ties"] = answer.mean(task, f"{metric}_exp")
+    details["tie_rate"] = answer.mean(task, "tie_rate")
     if mark.p_value is not None:
         details["p_best_vs_second"] = mark.p_value
     return Cell(printed(answer.mean(task, metric)), mark.style, mark.star, details)

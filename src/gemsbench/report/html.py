@@ -118,6 +118,8 @@ def _facts(cell: Cell) -> Iterator[str]:
         yield f"{details['value']:.10g}"
     if details.get("sd") is not None:
         yield f"sd {details['sd']:.4g} over {len(details['seeds'])} seeds"
+    if "tie_rate" in details:
+        yield f"{details['tie_rate']:.4f} of the cases tie; in random order {details['expected_under_random_ties']:.4f}"
     if "n" in details:
         yield f"{details['n']:,} cases"
     if "p_best_vs_second" in details:

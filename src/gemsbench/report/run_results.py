@@ -20,6 +20,7 @@ from gemsbench.evaluation.metrics import check_one_positive_identities
 from gemsbench.profile import Profile, Run, method_entry, runs
 from gemsbench.report.rows import METRICS
 
+MEASURED = (*METRICS, *(f"{metric}_exp" for metric in METRICS), "tie_rate", "n")
 ResultKey: TypeAlias = tuple[str, str, str]  # recipe, backbone, method
 
 
@@ -99,7 +100,7 @@ def _method_result(profile: Profile, folder: Path, members: list[Run]) -> Method
     first = members[0]
     folders = tuple(run.folder(folder) for run in members)
     asked = method_entry(profile, first.method).tasks
-    commands = (f"snakemake --cores all --configfile config/{profile.profile}.yaml {f / METRICS_FILE}" for f in folders)
+    commands = (f"snakemake --cores all --configfile <profile> -- {f / METRICS_FILE}" for f in folders)
     metrics = [_read_metrics(folder, asked, command) for folder, command in zip(folders, commands, strict=True)]
     fingerprints = {str(files.read_header(run_folder / RANKS_FILE).get("fingerprint", "")) for run_folder in folders}
     if len(fingerprints) > 1:
@@ -127,9 +128,11 @@ def _read_metrics(folder: Path, asked: tuple[str, ...], command: str) -> Mapping
                 f"{needed}: missing. The profile lists this run, and a table without it would be incomplete. "
                 f"Make it: {command}"
             )
-    metrics: Mapping[str, Any] = files.read_json(path)
+    metrics = files.read_json(path)
+    if not isinstance(metrics, Mapping) or not all(isinstance(metrics.get(task, {}), Mapping) for task in asked):
+        raise InputError(f"{path}: not the metrics of a run. Delete it and make it again: {command}")
     answered = [task for task in asked if task in metrics]
-    absent = [f"{t}.{name}" for t in answered for name in (*METRICS, "n") if name not in metrics[t]]
+    absent = [f"{t}.{name}" for t in answered for name in MEASURED if name not in metrics[t]]
     if absent or not answered:
         raise InputError(f"{path}: no {', '.join(absent or asked)} in it. Delete the file and make it again: {command}")
     several = _tasks_with_several_positives(folder / RANKS_FILE)

@@ -14,7 +14,7 @@ EXPECTED = {f"{metric}_exp": name for metric, name in METRICS.items()}
 
 
 def sanity_table(profile: Profile, results: Results) -> Table:
-    """Build the appendix table: the sanity rows, then every method of the profile without a row in Tables 1 and 2."""
+    """Build the appendix table: the sanity rows, then every other method of the profile, under both tie rules."""
     blocks = []
     for recipe in dict.fromkeys((*columns_of(profile).values(), *profile.recipes)):
         for task, task_name in TASK_NAMES.items():
@@ -36,14 +36,14 @@ def sanity_table(profile: Profile, results: Results) -> Table:
 
 
 def _methods(results: Results, recipe: str, task: str) -> list[tuple[str, MethodResult]]:
-    """The sanity rows that answer this task of this recipe, then the methods without a row elsewhere."""
+    """The sanity rows, then every other method of the profile; those that answer this task of this recipe."""
     sanity = ((name, results.get(recipe, NO_BACKBONE, key, task)) for key, name in SANITY_METHODS.items())
     found = [(name, result) for name, result in sanity if result is not None]
-    elsewhere = {*SANITY_METHODS, *METHOD_KEYS.values()}
+    names = {key: name for name, key in METHOD_KEYS.items()}
     for result in results.by_key.values():
-        if result.recipe == recipe and task in result.tasks and result.method not in elsewhere:
+        if result.recipe == recipe and task in result.tasks and result.method not in SANITY_METHODS:
             backbone = "" if result.backbone == NO_BACKBONE else f" ({result.backbone})"
-            found.append((f"{result.method}{backbone}", result))
+            found.append((f"{names.get(result.method, result.method)}{backbone}", result))
     return found
 
 
