@@ -1,0 +1,65 @@
+# The whole benchmark as one workflow: raw files -> prepared tables -> runs -> metrics -> tables.
+#   snakemake --cores all                                        the mini profile
+#   snakemake --cores all --configfile config/mini-real.yaml     another profile
+# Rules hold no logic: each one calls a verb of the `gemsbench` command line.
+from snakemake.utils import min_version, validate
+
+min_version("9.27")
+
+
+# Several config files are merged key by key, so that the default one must not be read beside the user's.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/mini.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+validate(config, "workflow/schemas/config.schema.yaml", set_default=False)
+
+
+pathvars:
+    results=f"results/{config['profile']}",
+    benchmarks=f"results/{config['profile']}/benchmarks",
+    logs=f"logs/{config['profile']}",
+
+
+report: "workflow/report/workflow.rst"
+
+
+# Used only with `--software-deployment-method apptainer`; else jobs run in the environment that runs Snakemake.
+container: "envs/gemsbench.sif"
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/report.smk"
+
+
+wildcard_constraints:
+    recipe=one_of(config["recipes"]),
+    method=one_of(config["methods"]),
+    backbone=one_of(["none", *config["tables"].get("blocks", {}).values()]),
+    seed=one_of(config["seeds"]),
+
+
+rule all:
+    default_target: True
+    input:
+        outputs_of("prepare"),
+        outputs_of("train"),
+        outputs_of("evaluate"),
+        outputs_of("tables"),
+
+
+rule prepared:
+    input:
+        outputs_of("prepare"),
+
+
+rule scores:
+    input:
+        outputs_of("train"),
+        outputs_of("evaluate"),

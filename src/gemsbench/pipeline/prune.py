@@ -1,0 +1,40 @@
+"""Files below results/<profile> that the present profile does not produce, e.g. those of a seed taken out of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gemsbench.files import remove
+from gemsbench.pipeline.jobs import all_jobs, results_folder
+from gemsbench.pipeline.resources import benchmark_path
+from gemsbench.pipeline.settings_files import settings_path
+from gemsbench.profile import Profile
+
+
+def unclaimed(profile: Profile) -> list[Path]:
+    """Files that no job of the profile writes, sorted; leftovers of killed jobs are among them."""
+    results = results_folder(profile)
+    claimed: set[Path] = set()
+    folders: set[Path] = set()
+    for job in all_jobs(profile):
+        settings = settings_path(results, job)
+        claimed.update((*job.all_outputs, benchmark_path(results, job), *([settings] if settings else [])))
+        for folder in job.unversioned.values():
+            folders.update((folder, folder.with_name(f"{folder.name}.checkpoint")))  # of an unfinished run
+    return [
+        path
+        for path in sorted(results.rglob("*"))
+        if (path.is_file() or path.is_symlink()) and path not in claimed and folders.isdisjoint(path.parents)
+    ]
+
+
+def prune(profile: Profile) -> list[Path]:
+    """Remove the unclaimed files and the folders left empty by that; returns the files."""
+    results = results_folder(profile)
+    paths = unclaimed(profile)
+    for path in paths:
+        remove(path)
+    for folder in sorted((path for path in results.rglob("*") if path.is_dir()), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    return paths

@@ -1,0 +1,232 @@
+"""The jobs of a profile as data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gemsbench.errors import InputError
+from gemsbench.files import sha256_file, write_json, write_text
+from gemsbench.pipeline import schema
+from gemsbench.pipeline.environment import job_environment
+from gemsbench.pipeline.jobs import RULES, Job, all_jobs
+from gemsbench.pipeline.plan import plan
+from gemsbench.pipeline.prune import unclaimed
+from gemsbench.pipeline.resources import benchmark_path, expected, needs
+from gemsbench.pipeline.settings_files import settings_path, write_settings
+from gemsbench.pipeline.state import judge, states
+from gemsbench.profile import Profile, load_profile
+from gemsbench.provenance import recording
+
+PROFILES = ("mini", "mini-real")
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)
+
+
+def profile(name: str = "mini") -> Profile:
+    return load_profile(Path(f"config/{name}.yaml"))
+
+
+def code_of(job: Job) -> set[str]:
+    return {path.relative_to(Path.cwd()).as_posix() for path in job.source_files()}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_jobs_come_after_what_they_read_and_no_file_has_two_writers(name: str) -> None:
+    written: set[Path] = set()
+    jobs = list(all_jobs(profile(name)))
+    for job in jobs:
+        made = {path for path in job.inputs.values() if path.parts[0] in ("results", "data")}
+        made = {path for path in made if path.parts[:2] != ("results", "published")}
+        assert made <= written, f"{job.rule} {job.name} reads what nothing before it writes"
+        assert written.isdisjoint(job.all_outputs)
+        assert all(path.is_relative_to(job.folder) for path in job.all_outputs)
+        written.update(job.all_outputs)
+    assert len({(job.rule, job.name) for job in jobs}) == len(jobs)
+    assert {job.rule for job in jobs} == set(RULES)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_method_file_concerns_only_its_own_runs(name: str) -> None:
+    for job in all_jobs(profile(name)):
+        sees = code_of(job)
+        concerned = job.rule == "train" and "/popularity/" in job.name
+        assert ("src/gemsbench/methods/popularity.py" in sees) is concerned, f"{job.rule} {job.name}"
+        assert not any(path.startswith(("src/gemsbench/cli", "src/gemsbench/pipeline")) for path in sees)
+        assert sees.isdisjoint({"src/gemsbench/registry.py", "src/gemsbench/profile.py"})
+
+
+def test_a_recipe_file_concerns_its_own_data_and_the_tables() -> None:
+    for job in all_jobs(profile()):
+        sees = "src/gemsbench/data/qilin.py" in code_of(job)
+        own = job.rule in ("fetch", "prepare") and job.name == "simulated-qilin"
+        assert sees is (own or job.rule == "tables"), f"{job.rule} {job.name}"
+
+
+def test_a_setting_changes_the_jobs_that_use_it() -> None:
+    def settings(changed: Profile) -> dict[str, object]:
+        return {f"{job.rule} {job.name}": job.settings for job in all_jobs(changed)}
+
+    def differing(changed: Profile) -> set[str]:
+        before, after = settings(profile()), settings(changed)
+        return {name for name in after if after[name] != before.get(name)}
+
+    ncf = {**profile().methods, "ncf": replace(profile().methods["ncf"], config={"seed_of_nothing": 1})}
+    runs = {"train simulated-amazon/none/ncf/1", "train simulated-qilin/none/ncf/1"}
+    assert differing(replace(profile(), methods=ncf)) == {*runs, "tables all"}
+    recipes = {"prepare simulated-amazon", "prepare simulated-qilin"}
+    assert differing(replace(profile(), history_length=6)) == {*recipes, "tables all"}
+    raw = {"fetch simulated-amazon", "fetch simulated-qilin"}
+    assert differing(replace(profile(), data_seed=1)) == {*raw, *recipes, "tables all"}
+    assert differing(replace(profile(), comparable_with_paper=True)) == {"tables all"}
+
+
+def test_the_stages_of_dvc_depend_on_all_that_their_jobs_read(repository: Path) -> None:
+    stages = yaml.safe_load((repository / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    rules = {"prepare": ("fetch", "prepare"), "results": ("train", "evaluate"), "tables": ("tables",)}
+    outputs = [Path(next(iter(out))) for stage in stages.values() for out in stage["outs"]]
+    for name, stage in stages.items():
+        depends = [Path(path) for path in stage["deps"]]
+        jobs = [job for job in all_jobs(profile()) if job.rule in rules[name]]
+        own = [Path(next(iter(out))) for out in stage["outs"]]
+        read = {path for job in jobs for path in job.inputs.values()} | {Path(p) for job in jobs for p in code_of(job)}
+        read = {path for path in read if path.parts[0] != "data"}  # simulated raw files are made by the stage itself
+        missing = {str(path) for path in read if not any(path.is_relative_to(root) for root in (*depends, *own))}
+        assert not missing, f"stage {name} does not depend on {sorted(missing)}"
+        assert all(out[str(path)] == {"persist": True} for out, path in zip(stage["outs"], own, strict=True))
+    assert not any(a != b and a.is_relative_to(b) for a in outputs for b in outputs)
+
+
+def test_settings_files_are_written_once(tmp_path: Path) -> None:
+    jobs = list(all_jobs(profile()))
+    with_settings = [job for job in jobs if settings_path(tmp_path, job)]
+    assert len(write_settings(tmp_path, jobs)) == len(with_settings) > 0
+    assert write_settings(tmp_path, jobs) == ()
+    changed = settings_path(tmp_path, jobs[0])
+    assert changed is not None
+    write_text(changed, "{ not JSON")
+    assert write_settings(tmp_path, jobs) == (changed,)
+
+
+def test_the_schema_file_is_that_of_the_code(repository: Path) -> None:
+    text = (repository / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8")
+    assert text == schema.schema_text(), "run `make schema`"
+    assert schema.profile_schema()["additionalProperties"] is False
+
+
+def test_resources_name_every_rule_and_profiles_override_single_keys(tmp_path: Path) -> None:
+    assert {rule: needs(rule, "mini").threads > 0 for rule in RULES} == dict.fromkeys(RULES, True)
+    path = tmp_path / "resources.yaml"
+    write_text(path, "train:\n  default: {threads: 2, mem_mb: 5}\n  big: {mem_mb: 7}\n")
+    assert (needs("train", "small", path).mem_mb, needs("train", "big", path).mem_mb) == (5, 7)
+    assert needs("train", "big", path).threads == 2
+    with pytest.raises(InputError, match="evaluate"):
+        needs("evaluate", "big", path)
+    write_text(path, "train: {default: {memory: 5}}\n")
+    with pytest.raises(InputError, match="unknown key 'memory'"):
+        needs("train", "big", path)
+
+
+def small_jobs(root: Path) -> tuple[Job, Job]:
+    first = Job("prepare", "a", root / "a", {"x": 1}, {"in": root / "in.txt"}, {"out": root / "a/out.txt"})
+    second = Job("train", "b", root / "b", {"y": 1}, {"in": root / "a/out.txt"}, {"out": root / "b/out.txt"})
+    return first, second
+
+
+def run(job: Job, text: str = "result") -> None:
+    with recording(job.folder, job):
+        write_text(job.outputs["out"], text)
+
+
+def test_a_job_is_current_until_something_of_it_changes(tmp_path: Path) -> None:
+    first, second = small_jobs(tmp_path)
+    write_text(tmp_path / "in.txt", "input")
+    assert [state.verdict for state in states([first, second])] == ["missing", "missing"]
+    run(first)
+    run(second)
+    assert [state.runs for state in states([first, second])] == [False, False]
+    assert judge(replace(first, settings={"x": 2})) == ("stale", "other settings")
+    assert judge(replace(first, code=("gemsbench.errors",))) == ("stale", "other code")
+    write_text(tmp_path / "in.txt", "another input")
+    later = states([first, second])
+    assert [(state.verdict, state.follows) for state in later] == [("stale", False), ("current", True)]
+    write_text(second.outputs["out"], "altered")
+    assert judge(second) == ("stale", "out was altered")
+    (second.folder / "provenance.json").unlink()
+    assert judge(second)[0] == "stale"
+
+
+def test_missing_raw_files_count_only_when_something_needs_them(tmp_path: Path) -> None:
+    raw = Job("fetch", "r", tmp_path / "raw", {"x": 1}, {}, {"out": tmp_path / "raw/out.txt"})
+    run(raw)
+    prepare = Job(
+        "prepare", "a", tmp_path / "a", {"x": 1}, dict(raw.outputs), {"out": tmp_path / "a/out.txt"}, replaceable=True
+    )
+    run(prepare)
+    raw.outputs["out"].unlink()
+    assert [state.runs for state in states([raw, prepare])] == [False, False]
+    assert [state.runs for state in states([raw, replace(prepare, settings={"x": 2})])] == [True, True]
+    assert judge(replace(prepare, replaceable=False)) == ("stale", "an input is missing")
+
+
+def test_pinned_files_are_judged_by_their_pin(tmp_path: Path) -> None:
+    path = tmp_path / "raw.csv"
+    write_text(path, "content")
+    job = Job("fetch", "r", tmp_path, outputs={"raw.csv": path}, provenance="", pins={"raw.csv": sha256_file(path)})
+    assert judge(job) == ("current", "")
+    write_text(path, "contenT")
+    assert judge(job) == ("stale", "raw.csv is not the pinned file")
+
+
+def test_the_plan_uses_what_earlier_runs_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resources = Path("workflow/resources.yaml").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path / "workflow/resources.yaml", resources)
+    before = plan(profile_in(tmp_path), cores=2)
+    assert [rule.rule for rule in before.rules] == list(RULES)
+    assert all(rule.to_run == rule.jobs and rule.source == "upper limit" for rule in before.rules)
+    job = next(job for job in all_jobs(profile_in(tmp_path)) if job.rule == "prepare")
+    path = benchmark_path(Path("results/mini"), job)
+    write_text(path, "s\th:m:s\tmax_rss\n1.5\t0:00:01\t120.0\n")
+    cost = expected(job, Path("results/mini"), needs("prepare", "mini"))
+    assert (cost.seconds, cost.memory_mb, cost.measured) == (1.5, 120.0, True)
+    assert plan(profile_in(tmp_path), cores=2).seconds < before.seconds
+
+
+def profile_in(folder: Path) -> Profile:
+    path = folder / "config.yaml"
+    if not path.exists():
+        write_text(
+            path,
+            "profile: mini\nseeds: [1]\nhistory_length: 5\nrecipes: {simulated-amazon: {}}\n"
+            "methods: {random: {}}\ntables: {columns: {Amazon: simulated-amazon}}\n",
+        )
+    return load_profile(path)
+
+
+def test_only_files_that_no_job_writes_are_unclaimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    chosen = profile_in(tmp_path)
+    for job in all_jobs(chosen):
+        for path in (*job.outputs.values(), benchmark_path(Path("results/mini"), job)):
+            write_json(path, {})
+        for folder in job.unversioned.values():
+            write_json(folder / "any/file.json", {})
+            write_json(folder.with_name("model.checkpoint") / "state.json", {})
+    assert unclaimed(chosen) == []
+    strays = [Path("results/mini/runs/gone/scores.parquet"), Path("results/mini/tables/.table1.tex.0.tmp")]
+    for stray in strays:
+        write_json(stray, {})
+    assert unclaimed(chosen) == sorted(strays)
+
+
+def test_jobs_run_with_this_source_and_these_commands() -> None:
+    made = job_environment(Path("/here/src"), {"PYTHONPATH": "/x:/here/src", "PATH": "/bin", "HF_HUB_OFFLINE": "0"})
+    assert made["PYTHONPATH"] == "/here/src:/x" and made["PATH"].endswith(":/bin")
+    assert made["PYTHONHASHSEED"] == "0" and made["HF_HUB_OFFLINE"] == "0" and made["TRANSFORMERS_OFFLINE"] == "1"

@@ -1,0 +1,77 @@
+"""Snakemake and DVC agree: in both orders, in a fresh clone, after an edit, and after going back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+CLEAN = "Data and pipelines are up to date."
+
+
+def test_snakemake_after_dvc_repro_does_nothing(finished: Any) -> None:
+    assert finished.pending() == {}
+    assert finished.dvc("status").stdout.strip() == CLEAN
+
+
+def test_dvc_repro_after_snakemake_takes_over_what_is_there(finished: Any) -> None:
+    for path in ("dvc.lock", ".dvc/cache", ".dvc/tmp"):
+        finished.run("rm", "-r", path)
+    before = finished.result_times()
+    finished.dvc("repro")
+    assert finished.result_times() == before
+    assert finished.dvc("status").stdout.strip() == CLEAN
+
+
+def test_a_fresh_clone_needs_sync_and_then_nothing(pulled: Any) -> None:
+    assert not (pulled.root / "data/simulated").exists()
+    assert "0 out of date, 0 not there yet" in pulled.gemsbench("sync").stdout
+    assert pulled.pending() == {}
+    before = pulled.result_times()
+    assert "Nothing to be done" in (done := pulled.snakemake()).stdout + done.stderr
+    assert pulled.dvc("repro").stdout.strip().endswith(CLEAN)
+    assert pulled.dvc("status").stdout.strip() == CLEAN
+    assert pulled.result_times() == before
+    assert pulled.gemsbench("sync").stdout.startswith("sync: 7 jobs in order, 0 stamped")
+
+
+def test_dvc_repro_first_in_a_fresh_clone_does_nothing_either(pulled: Any) -> None:
+    before = pulled.result_times()
+    assert pulled.dvc("repro").stdout.strip().endswith(CLEAN)
+    assert pulled.result_times() == before
+    pulled.gemsbench("sync")
+    assert pulled.pending() == {}
+
+
+def test_after_an_edit_in_a_clone_exactly_its_rows_run(pulled: Any) -> None:
+    scores = pulled.root / "results/mini/runs/simulated-amazon/none"
+    before = {method: (scores / method / "1/provenance.json").read_bytes() for method in ("random", "popularity")}
+    pulled.edit("src/gemsbench/methods/random_order.py", "import", "import  ")
+    pulled.gemsbench("sync")
+    assert pulled.pending() == {"train": 1, "evaluate": 1, "tables": 1}
+    pulled.git("checkout", "--quiet", "src")
+    pulled.edit("config/mini.yaml", "popularity: {}", "popularity: {tasks: [rec]}")
+    pulled.dvc("repro")  # calls sync, which finds the edit of random taken back
+    assert (scores / "random/1/provenance.json").read_bytes() == before["random"]
+    assert (scores / "popularity/1/provenance.json").read_bytes() != before["popularity"]
+    assert pulled.pending() == {}
+    assert pulled.dvc("status").stdout.strip() == CLEAN
+
+
+def test_going_back_to_an_earlier_commit_brings_its_results_back(finished: Any) -> None:
+    finished.git("add", "dvc.lock")
+    finished.git("commit", "--quiet", "--message", "first")
+    first = finished.result_times()
+    finished.edit("config/mini.yaml", "popularity: {}", "popularity: {tasks: [rec]}")
+    finished.snakemake()
+    finished.dvc("commit", "--quiet", "--force")
+    finished.git("commit", "--quiet", "--all", "--message", "second")
+    finished.git("checkout", "--quiet", "HEAD~1")
+    finished.dvc("checkout", "--quiet")
+    assert finished.pending() != {}, "Snakemake still remembers the files of the second commit; only sync knows better"
+    finished.gemsbench("sync")
+    assert finished.pending() == {}
+    assert finished.dvc("repro").stdout.strip().endswith(CLEAN)
+    assert finished.result_times().keys() == first.keys()

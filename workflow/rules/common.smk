@@ -1,0 +1,142 @@
+# What the rules share: the checked profile, its jobs, and the functions that look inputs up in them.
+import mimetypes
+import os
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# The source of this checkout, whichever one the environment was installed from.
+SOURCE = Path(workflow.basedir) / "src"
+sys.path.insert(0, str(SOURCE))
+
+from gemsbench.errors import GemsbenchError
+from gemsbench.pipeline.environment import job_environment
+from gemsbench.pipeline.jobs import all_jobs, results_folder
+from gemsbench.pipeline.resources import needs
+from gemsbench.pipeline.settings_files import settings_path, write_settings
+from gemsbench.profile import load_profile
+
+os.environ.update(job_environment(SOURCE))
+mimetypes.add_type("text/plain", ".jsonl")  # the report shows training logs as text
+
+
+def config_file():
+    """The one YAML that the rules and the command line read, relative to the working directory where possible."""
+    if workflow.config_settings.config:
+        keys = ", ".join(workflow.config_settings.config)
+        raise WorkflowError(
+            f"--config {keys}=...: a profile is one file. Copy {workflow.configfiles[0]}, give it its own `profile:` name, "
+            "change it there and pass it with --configfile."
+        )
+    if len(workflow.configfiles) > 1:
+        raise WorkflowError(
+            f"--configfile: one file is needed, not {len(workflow.configfiles)}; a profile is never merged."
+        )
+    path = Path(workflow.configfiles[0]).resolve()
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def checked(path):
+    """The profile behind a YAML file."""
+    try:
+        return load_profile(Path(path))
+    except GemsbenchError as error:
+        raise WorkflowError(str(error))
+
+
+def jobs_by_rule(profile):
+    """The jobs of the profile as rule -> name -> job; writes the settings files whose content changed."""
+    try:
+        jobs = list(all_jobs(profile))
+        write_settings(results_folder(profile), jobs)
+    except GemsbenchError as error:
+        raise WorkflowError(str(error))
+    found = {}
+    for job in jobs:
+        found.setdefault(job.rule, {})[job.name] = job
+    return found
+
+
+CONFIG = config_file()
+PROFILE = checked(CONFIG)
+JOBS = jobs_by_rule(PROFILE)
+
+
+def one_of(values):
+    """A wildcard constraint: exactly these values."""
+    return "|".join(re.escape(str(value)) for value in values)
+
+
+def relative(paths):
+    """Paths as Snakemake names them: relative to the working directory where they lie below it."""
+    here = Path.cwd()
+    return [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in paths]
+
+
+def outputs_of(rule_name):
+    """Every versioned file that the jobs of a rule write."""
+    return [str(path) for job in JOBS[rule_name].values() for path in (*job.outputs.values(), job.provenance_path)]
+
+
+def code(rule_name):
+    """An input function: the source files whose edits concern a job."""
+
+    def source_files(wildcards):
+        return relative(job_of(rule_name, wildcards).source_files())
+
+    return source_files
+
+
+def files(rule_name):
+    """An input function: the data files that a job reads."""
+
+    def input_files(wildcards):
+        return relative(job_of(rule_name, wildcards).inputs.values())
+
+    return input_files
+
+
+def job_of(rule_name, wildcards):
+    """The job behind the wildcards of a rule; a rule without wildcards has one job."""
+    return JOBS[rule_name][os.path.join(*wildcards) if len(wildcards) else "all"]
+
+
+def requested(rule_name):
+    """Threads, memory, minutes and GPUs of a rule, from workflow/resources.yaml."""
+    try:
+        return needs(rule_name, config["profile"])
+    except GemsbenchError as error:
+        raise WorkflowError(str(error))
+
+
+def settings_of(job):
+    """The settings file of a job as an input, none for a pinned download."""
+    return [str(settings_path(results_folder(PROFILE), job))] if job.settings else []
+
+
+def fetched_files(job):
+    """Raw files as outputs: pinned ones are checked by hash and never removed before the job runs."""
+    if job.provenance:
+        return [ensure(str(path), non_empty=True) for path in (*job.outputs.values(), job.provenance_path)]
+    return [ensure(update(str(path)), sha256=job.pins[name]) for name, path in job.outputs.items()]
+
+
+def reported_tables():
+    """Every table file as an output; what a browser shows is part of the report."""
+    return [reported_table(path) for path in JOBS["tables"]["all"].outputs.values()]
+
+
+def reported_table(path):
+    output = ensure(str(path), non_empty=True)
+    if path.suffix not in (".html", ".tex"):
+        return output
+    caption = "tables" if path.stem == "index" else path.stem
+    return report(
+        output,
+        caption=f"../report/{caption}.rst",
+        category="Tables",
+        labels={"table": "all" if path.stem == "index" else path.stem, "format": path.suffix[1:]},
+    )
