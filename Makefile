@@ -1,7 +1,8 @@
 # `make` lists the targets. Each sets up .venv first where it is missing or older than the locks.
 CONFIG ?= config/mini.yaml
 PYTHON ?= python3
-TORCH_FREE_LOCK_FLAGS = --python-version 3.11 --no-emit-package torch --extra methods --extra workflow --extra dev
+COMPILE = uv pip compile --quiet pyproject.toml --python-version 3.11 --constraint envs/torch.txt --no-emit-package torch \
+	--no-emit-find-links --no-header --no-annotate --extra methods --extra workflow --extra dev
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -40,7 +41,7 @@ lint: $(READY) ## style, types, layers, workflow, file length
 
 setup: $(READY) ## only the environment, in .venv
 
-$(READY): envs/requirements.lock envs/constraints.txt envs/install.sh
+$(READY): envs/requirements.lock envs/constraints.txt envs/torch.txt envs/install.sh
 	@PYTHON=$(PYTHON) VENV=$(VENV) envs/install.sh
 	@touch $@
 
@@ -62,6 +63,8 @@ prune: $(READY) ## list files that the profile does not produce; gemsbench prune
 schema: $(READY) ## workflow/schemas/config.schema.yaml, from the dataclasses of a profile
 	python -m gemsbench.pipeline.schema workflow/schemas/config.schema.yaml
 
-lock: $(READY) ## envs/requirements.lock and envs/constraints.txt, from pyproject.toml (needs uv)
-	uv pip compile --quiet pyproject.toml $(TORCH_FREE_LOCK_FLAGS) --generate-hashes --output-file envs/requirements.lock
-	uv pip compile --quiet pyproject.toml $(TORCH_FREE_LOCK_FLAGS) --no-annotate --output-file envs/constraints.txt
+lock: $(READY) ## the locks, from pyproject.toml (needs uv; UV_TORCH_BACKEND=cpu keeps CUDA packages out)
+	$(COMPILE) --generate-hashes --output-file envs/requirements.lock
+	$(COMPILE) --output-file envs/constraints.txt
+	@! grep -E '^(nvidia|triton|cuda)' envs/constraints.txt || \
+		{ echo "the locks hold CUDA packages: set UV_TORCH_BACKEND=cpu and run make lock again" >&2; exit 1; }

@@ -28,7 +28,8 @@ pathvars:
 report: "workflow/report/workflow.rst"
 
 
-# Used only with `--software-deployment-method apptainer`; else jobs run in the environment that runs Snakemake.
+# For `--software-deployment-method apptainer` only, with an image of your own at this path: none is published yet.
+# Without that option jobs run in the environment that runs Snakemake.
 container: "envs/gemsbench.sif"
 
 
@@ -52,14 +53,20 @@ rule all:
         outputs_of("train"),
         outputs_of("evaluate"),
         outputs_of("tables"),
+    message:
+        "everything is there"
 
 
 rule prepared:
     input:
         outputs_of("prepare"),
+    message:
+        "prepared tables are there"
 
 
 rule scores:
     input:
         outputs_of("train"),
         outputs_of("evaluate"),
+    message:
+        "scores and metrics are there"

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 venv=${VENV:-.venv}
 python=${PYTHON:-python3}
-torch=2.13.0
+torch=$(sed -n "s/^torch==//p" envs/torch.txt)
 cpu_index=https://download.pytorch.org/whl/cpu
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {

@@ -19,6 +19,7 @@ class SmallJob:
     folder: Path
     known: Identity | None
     outputs: Mapping[str, Path]
+    inputs: Mapping[str, Path] = field(default_factory=lambda: {"in": Path("absent/in.txt")})
     rule: str = "train"
     name: str = "a/b"
     seeds: Mapping[str, int] = field(default_factory=lambda: {"seed": 3})
@@ -85,7 +86,7 @@ def test_outputs_are_looked_for_in_the_folder_that_was_written(tmp_path: Path) -
 
 
 def test_a_missing_input_stops_the_job_before_it_starts(tmp_path: Path) -> None:
-    expected = pytest.raises(InputError, match="train a/b: an input file is missing")
+    expected = pytest.raises(InputError, match=r"absent/in\.txt: missing, and train reads it")
     with expected, recording(tmp_path, job(tmp_path, known=None)):
         pytest.fail("the block ran")
 

@@ -62,6 +62,10 @@ class Recordable(Protocol):
         """Folder of its outputs."""
 
     @property
+    def inputs(self) -> Mapping[str, Path]:
+        """Files that it reads."""
+
+    @property
     def outputs(self) -> Mapping[str, Path]:
         """Files below folder that are hashed."""
 
@@ -91,8 +95,10 @@ def recording(folder: Path, job: Recordable, *, device: str = "cpu") -> Iterator
         return
     identity = job.identity()
     if identity is None:
+        absent = next((path for path in job.inputs.values() if not path.is_file()), Path())
         raise InputError(
-            f"{job.rule} {job.name}: an input file is missing. `gemsbench plan` lists the jobs that make it."
+            f"{absent}: missing, and {job.rule} reads it. Correct the path; if the workflow makes it, run "
+            f"`snakemake --cores all -- {absent}` first (`gemsbench plan` lists the jobs)."
         )
     (folder / job.provenance).unlink(missing_ok=True)
     outputs = {name: folder / path.relative_to(job.folder) for name, path in job.outputs.items()}

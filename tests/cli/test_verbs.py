@@ -134,11 +134,21 @@ def _column(table: str, name: str) -> list[str]:
 
 def test_a_pack_serves_those_who_never_run_the_workflow(prepared: Path, run: Run, tmp_path: Path) -> None:
     run("data", "export", "simulated-amazon", "--config", "tiny.yaml", "--out", str(tmp_path / "pack"))
-    shown = run("evaluate", str(RUNS / "random/1/scores.parquet"), "--data", DATA, "--out", str(tmp_path / "a"))
-    from gemsbench.evaluation import evaluate
+    scores, pack = str(RUNS / "random/1/scores.parquet"), str(tmp_path / "pack")
+    shown = [run("evaluate", scores, "--data", data, "--out", str(tmp_path / "a")) for data in (DATA, pack)]
+    assert "hit@10" in shown[0]
+    assert shown[0] == shown[1]
 
-    metrics = evaluate(RUNS / "random/1/scores.parquet", tmp_path / "pack").metrics
-    assert _column(shown, "hit@10") == [f"{values['hit@10']:.4f}" for values in metrics.values()]
+
+def test_what_is_missing_is_named(prepared: Path, run: Run, tmp_path: Path) -> None:
+    scores = str(RUNS / "random/1/scores.parquet")
+    assert "absent.parquet: missing" in run("evaluate", "absent.parquet", "--data", DATA, code=1)
+    assert "absent/items.parquet: missing" in run("evaluate", scores, "--data", "absent", code=1)
+    own = PROFILE | {"profile": "own", "recipes": {"canonical": {"folder": "nowhere"}}, "tables": {"columns": {}}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    assert "nowhere/interactions.parquet: missing" in run(
+        "data", "prepare", "canonical", "--config", str(tmp_path / "own.yaml"), code=1
+    )
 
 
 def test_show_prints_a_case_and_knows_its_neighbours(prepared: Path, run: Run) -> None:

@@ -14,6 +14,8 @@ for fetched in JOBS.get("fetch", {}).values():
         benchmark:
             f"<benchmarks>/fetch/{fetched.name}.tsv"
         retries: 0 if fetched.provenance else 2
+        message:
+            f"raw files of {fetched.name}"
         threads: requested("fetch").threads
         resources:
             mem_mb=requested("fetch").mem_mb,
@@ -44,6 +46,8 @@ rule prepare:
         "<logs>/prepare/{recipe}.log",
     benchmark:
         "<benchmarks>/prepare/{recipe}.tsv"
+    message:
+        "prepare {wildcards.recipe}"
     threads: requested("prepare").threads
     resources:
         mem_mb=requested("prepare").mem_mb,

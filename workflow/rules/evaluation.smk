@@ -12,6 +12,8 @@ rule evaluate:
         "<logs>/evaluate/{recipe}/{backbone}/{method}/{seed}.log",
     benchmark:
         "<benchmarks>/evaluate/{recipe}/{backbone}/{method}/{seed}.tsv"
+    message:
+        "evaluate {wildcards.method} on {wildcards.recipe} (backbone {wildcards.backbone}, seed {wildcards.seed})"
     threads: requested("evaluate").threads
     resources:
         mem_mb=requested("evaluate").mem_mb,

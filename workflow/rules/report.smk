@@ -11,6 +11,8 @@ rule tables:
         "<logs>/tables/all.log",
     benchmark:
         "<benchmarks>/tables/all.tsv"
+    message:
+        "tables"
     threads: requested("tables").threads
     resources:
         mem_mb=requested("tables").mem_mb,

@@ -18,6 +18,8 @@ rule train:
         "<logs>/train/{recipe}/{backbone}/{method}/{seed}.log",
     benchmark:
         "<benchmarks>/train/{recipe}/{backbone}/{method}/{seed}.tsv"
+    message:
+        "train {wildcards.method} on {wildcards.recipe} (backbone {wildcards.backbone}, seed {wildcards.seed})"
     threads: requested("train").threads
     resources:
         mem_mb=requested("train").mem_mb,

@@ -15,13 +15,14 @@ from typing import Any
 from gemsbench import provenance, registry
 from gemsbench.config import load_settings, settings_dict
 from gemsbench.data.recipe import Recipe
+from gemsbench.data.schema import TABLES
 from gemsbench.files import sha256_file
 from gemsbench.profile import Profile, Run, method_entry, runs
+from gemsbench.protocol.pack import EXPORTED, MANIFEST
 from gemsbench.provenance import Identity
 from gemsbench.source_code import source_files, source_sha256
 
 RESULTS = Path("results")
-PACK = ("items", "queries", "users", "interactions", "cases", "candidates")
 RULES = ("fetch", "prepare", "train", "evaluate", "tables")
 PUBLISHED = RESULTS / "published"
 TABLE_FILES = (
@@ -225,7 +226,8 @@ def all_jobs(profile: Profile) -> Iterator[Job]:
 
 
 def _pack(folder: Path) -> dict[str, Path]:
-    return {name: folder / f"{name}.parquet" for name in PACK}
+    tables = EXPORTED if (folder / MANIFEST).is_file() else TABLES
+    return {name: folder / f"{name}.parquet" for name in tables}
 
 
 def _recipe_settings(profile: Profile, recipe: Recipe) -> dict[str, Any]:
