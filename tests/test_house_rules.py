@@ -1,4 +1,4 @@
-"""Rules of the house that a linter does not know: nothing is unpickled or evaluated, functions and names stay readable."""
+"""Rules of the house that a linter does not know: nothing is unpickled or evaluated, functions stay short."""
 
 from __future__ import annotations
 

@@ -12,13 +12,21 @@ from typing import Any
 import polars as pl
 import pytest
 
-from gemsbench.data import gzip_lines
+from gemsbench.data import amazon, gzip_lines
 from gemsbench.data.amazon import AmazonSettings, load
+from gemsbench.data.canonical import canonical_tables
 from gemsbench.data.item_text import UNKNOWN_ITEM, clean_text
 from gemsbench.errors import InputError
 
 DAY = 86_400
-ANY = AmazonSettings(core=1)
+ANY = AmazonSettings()
+
+
+@pytest.fixture(autouse=True)
+def _no_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most logs here are of one review."""
+    assert amazon.K_CORE == amazon.SIMULATED.k_core == 5
+    monkeypatch.setattr(amazon, "K_CORE", 1)
 
 
 def review(user: str = "A1", item: str = "B001", time: int = 15_000 * DAY, rating: float = 5.0, **more: Any) -> str:
@@ -43,6 +51,16 @@ def many(line: str, faults: Iterable[str], total: int = 5_000) -> list[str]:
     faults = list(faults)
     half = (total - len(faults)) // 2
     return [line] * half + faults + [line] * (total - len(faults) - half)
+
+
+def asin(number: int) -> str:
+    return f"C{number:05}"
+
+
+def shop(folder: Path, size: int, faults: Iterable[str], more: Iterable[str] = ()) -> Path:
+    """size items, all bought and described, and metadata lines with a fault in front; item B001 is bought too."""
+    items = [asin(number) for number in range(size)]
+    return write(folder, [review(item=name) for name in ("B001", *items)], [*faults, *map(product, items), *more])
 
 
 def item(folder: Path, metadata: str) -> dict[str, Any]:
@@ -76,10 +94,11 @@ def test_first_of_repeated_reviews_is_kept(tmp_path: Path) -> None:
         assert log.counts["repeated_reviews"] == 2
 
 
-def test_core_is_taken_after_repeats_are_dropped(tmp_path: Path) -> None:
+def test_core_is_taken_after_repeats_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amazon, "K_CORE", 2)
     square = [review(user, name) for user in ("A1", "A2") for name in ("B1", "B2")]
     reviews = [*square, review("A3", "B1"), review("A3", "B1", DAY)]
-    log = load(write(tmp_path / "x", reviews, [product("B1"), product("B2")]), AmazonSettings(core=2))
+    log = load(write(tmp_path / "x", reviews, [product("B1"), product("B2")]), ANY)
     assert (log.counts["users"], log.counts["items"], log.counts["purchases"]) == (2, 2, 4)
 
 
@@ -146,6 +165,56 @@ def test_a_malformed_review_is_listed_and_skipped(tmp_path: Path, fault: str) ->
     assert log.counts["review_lines"] == 5_000
 
 
+def raw_review(**fields: Any) -> str:
+    """A review in plain characters, nothing escaped."""
+    return json.dumps({**json.loads(review()), **fields}, ensure_ascii=False)
+
+
+ODD_REVIEWS = {
+    **BAD_REVIEWS,
+    "user in Chinese": raw_review(reviewerID="\u7528\u6237"),
+    "user with accent, escaped": review(user="A\u00e9"),
+    "user is half a character": review(user="\ud83d"),
+    "user is a number": raw_review(reviewerID=12),
+    "user is a fraction": raw_review(reviewerID=1.5),
+    "user is a list": raw_review(reviewerID=["A2"]),
+    "user is null": raw_review(reviewerID=None),
+    "user of the old kind": review(user="#oc-R1XYZ"),
+    "product is a number": raw_review(asin=439893577),
+    "rating is a whole number": raw_review(overall=4),
+    "rating is true": raw_review(overall=True),
+    "rating is NaN": raw_review(overall=float("nan")),
+    "rating is huge": review().replace("5.0", "1e400"),
+    "time is a fraction": raw_review(unixReviewTime=86_400.0),
+    "time is text": raw_review(unixReviewTime="86400"),
+    "time is true": raw_review(unixReviewTime=True),
+    "time is too long": raw_review(unixReviewTime=2**70),
+    "time before 1970": raw_review(unixReviewTime=-1),
+    "product twice": review()[:-1] + ', "asin": "B9"}',
+    "more after the object": review() + " x",
+    "control character": review().replace("A1", "A\x01"),
+    "carriage return": review(user="A2") + "\r",
+    "byte order mark": "\ufeff" + review(),
+    "null": "null",
+    "nested too deep": review()[:-1] + ', "x": ' + "[" * 5_000 + "]" * 5_000 + "}",
+}
+SOUND = {
+    "user is a number", "user of the old kind", "product is a number", "rating is a whole number", "product twice",
+    "carriage return",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD_REVIEWS)
+def test_an_odd_review_is_judged_alone(tmp_path: Path, name: str) -> None:
+    """The same verdict with sound lines around it and with a malformed one on either side."""
+    odd, places = ODD_REVIEWS[name], {}
+    for kind, lines in {"alone": [odd], "before": [odd, "oops"], "after": ["oops", odd]}.items():
+        log = load(write(tmp_path / "x", many(review(), lines, 3_000), [product()]), ANY)
+        places[kind] = log.events
+        assert log.malformed == len(lines) - (name in SOUND)
+    assert places["alone"].equals(places["before"]) and places["alone"].equals(places["after"])
+
+
 def test_blank_lines_do_not_matter(tmp_path: Path) -> None:
     log = load(write(tmp_path / "x", ["", review(), "  ", review("A2"), ""], ["", product(), " "]), ANY)
     assert log.counts["purchases"] == 2
@@ -154,25 +223,54 @@ def test_blank_lines_do_not_matter(tmp_path: Path) -> None:
 
 def test_line_numbers_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gzip_lines, "CHUNK_BYTES", 1_000)
-    log = load(write(tmp_path / "x", many(review(), ["oops"]), many(product(), ["{'title': 'x'}"])), ANY)
-    assert log.skipped == ("reviews_X_5.json.gz:2500: not JSON (JSONDecodeError)", "meta_X.json.gz:2500: no asin")
-    assert log.counts["metadata_lines"] == log.counts["review_lines"] == 5_000
+    reviews = [review(item=asin(number)) for number in range(2_000)]
+    products = [product(asin(number)) for number in range(2_000)]
+    reviews[1_499], products[1_499] = "oops", "{'title': 'x'}"
+    log = load(write(tmp_path / "x", reviews, products), ANY)
+    malformed = "not a JSON object with values of the published types"
+    assert log.skipped == (f"reviews_X_5.json.gz:1500: {malformed}", "meta_X.json.gz:1500: no asin")
+    assert log.counts["metadata_lines"] == log.counts["review_lines"] == 2_000
 
 
 def test_too_many_malformed_lines_stop(tmp_path: Path) -> None:
     reviews = many(review(), ["oops"] * 6)
     with pytest.raises(
-        InputError, match=r"reviews_X_5.json.gz: 6 of 5,000 lines .* reviews_X_5.json.gz:2498: not JSON"
+        InputError, match=r"reviews_X_5.json.gz: 6 of 5,000 lines .* reviews_X_5.json.gz:2498: not a JSON object"
     ):
         load(write(tmp_path / "x", reviews, [product()]), ANY)
-    with pytest.raises(InputError, match=r"meta_X.json.gz: 6 of 5,000 lines"):
-        load(write(tmp_path / "x", [review()], many(product("B2"), ["{'asin': 'B001', "] * 6)), ANY)
+    with pytest.raises(InputError, match=r"meta_X.json.gz: 2 of 1,999 lines"):
+        load(shop(tmp_path / "x", 1_997, ["{'asin': 'B001', "] * 2), ANY)
+
+
+def test_the_limit_counts_the_lines_that_are_read(tmp_path: Path) -> None:
+    """A malformed line of a bought product weighs the same, however many others the file lists."""
+    fault, others = "{'asin': 'B001', ", [product("B2")] * 5_000
+    with pytest.raises(InputError, match=r"meta_X.json.gz: 1 of 999 lines that were read"):
+        load(shop(tmp_path / "x", 998, [fault], others), ANY)
+    assert load(shop(tmp_path / "x", 999, [fault], others), ANY).counts["malformed_metadata_lines"] == 1
+
+
+def test_a_record_of_another_product_than_the_line_names_first_is_listed(tmp_path: Path) -> None:
+    odd = "{'related': {'asin': 'B001'}, 'asin': 'B2'}"
+    log = load(shop(tmp_path / "x", 1_000, [odd]), ANY)
+    assert log.skipped == ("meta_X.json.gz:1: its asin is not the one that is named first",)
+    assert log.items.filter(raw_id="B001")["text"].to_list() == [UNKNOWN_ITEM]
+
+
+def test_the_number_of_malformed_lines_is_not_that_of_the_listed_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gzip_lines, "_LISTED", 2)
+    log = load(write(tmp_path / "x", many(review(), ["oops"] * 5), [product()]), ANY)
+    assert (len(log.skipped), log.malformed) == (2, 5)
+    stats = canonical_tables(log, amazon.SIMULATED, 1)
+    assert stats.malformed == 5
 
 
 def test_code_in_metadata_is_never_run(tmp_path: Path) -> None:
     mark = tmp_path / "run"
     code = f"{{'asin': 'B001', 'title': __import__('pathlib').Path({str(mark)!r}).write_text('x')}}"
-    log = load(write(tmp_path / "x", [review()], [code, *[product("B2")] * 4_000]), ANY)
+    log = load(shop(tmp_path / "x", 1_000, [code]), ANY)
     assert not mark.exists()
     assert log.skipped[0].startswith("meta_X.json.gz:1: not a Python literal (ValueError")
 
@@ -180,7 +278,7 @@ def test_code_in_metadata_is_never_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["[" * 50_000, "-" * 20_000 + "1", "1+" * 100_000 + "1j", "'x' * 9"])
 def test_metadata_that_breaks_a_parser_is_malformed_not_fatal(tmp_path: Path, value: str) -> None:
     nested = f"{{'asin': 'B001', 'x': {value}}}"
-    log = load(write(tmp_path / "x", [review()], [nested, *[product("B2")] * 4_000]), ANY)
+    log = load(shop(tmp_path / "x", 1_000, [nested]), ANY)
     assert log.counts["malformed_metadata_lines"] == 1
 
 

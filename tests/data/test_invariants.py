@@ -10,7 +10,7 @@ import pytest
 
 from gemsbench.data import schema
 from gemsbench.data.canonical import canonical_tables
-from gemsbench.data.invariants import SHOWN, structure_violations
+from gemsbench.data.invariants import SHOWN, core_violations, structure_violations
 from gemsbench.data.recipe import RawLog, Recipe
 
 Tables = dict[str, pl.DataFrame]
@@ -86,7 +86,7 @@ FAULTS: list[tuple[str, str, Callable[[Tables], Tables]]] = [
     ("search without query", "S3", lambda t: _search_without_query(t)),
     ("no search in train", "S4", of_events(lambda e: e.filter(~first_user(_src(), _in("train"))))),
     ("two test events", "S4", of_events(lambda e: e.with_columns(split=_move("train", "test")))),
-    ("user below k", "S5", of_events(lambda e: e.filter(~first_user(pl.col("task") == "rec", _in("valid"))))),
+    ("user below k", "S5", of_events(lambda e: e.filter(~first_user(_in("valid"))))),
     ("repeated event", "S6", of_events(lambda e: _repeated(e))),
     ("item without text", "X1", fault("items", 2, text="")),
     ("too few titles", "X1", fault("items", 2, title="")),
@@ -145,6 +145,22 @@ def test_a_fault_is_named(
 )
 def test_a_pin_is_named(counts: dict[str, int], invariant: str, tables: Tables, recipe: Recipe) -> None:
     assert [violation.invariant for violation in structure_violations(tables, recipe, counts)] == [invariant]
+
+
+def test_a_core_is_checked_of_users_and_items(tables: Tables) -> None:
+    events = tables["interactions"]
+    parts = (tables["users"], tables["items"])
+    assert core_violations(*parts, events, N) == []
+    searched_only = events.filter(~first_user(pl.col("task") == "rec", _in("valid")))
+    found = core_violations(*parts, searched_only, N)
+    assert [(v.invariant, v.message.split(":")[0]) for v in found] == [("S5", "user_id"), ("S5", "item_id")]
+    assert [v.rows.row(0) for v in found] == [(0, N - 1), (3, N - 1)]
+    assert core_violations(*parts, events.clear(), 1) == []
+
+
+def test_a_purchase_that_the_split_dropped_leaves_the_core(tables: Tables, recipe: Recipe) -> None:
+    dropped = of_events(lambda e: e.filter(~first_user(pl.col("task") == "rec", _in("train"), pl.col("item_id") == 1)))
+    assert structure_violations(dropped(tables), recipe, COUNTS) == []
 
 
 def test_offending_rows_are_shown(tables: Tables, recipe: Recipe) -> None:

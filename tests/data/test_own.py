@@ -65,6 +65,15 @@ def test_minimal_tables(tmp_path: Path) -> None:
     assert tables.interactions.height == 4
 
 
+def test_null_paths_and_levels_count_as_missing(tmp_path: Path) -> None:
+    paths = [[["Shop", None, "Shoes"], None, [None]], [None]]
+    tables = {"items": items().with_columns(pl.Series("category_paths", paths, dtype=pl.List(pl.List(pl.String))))}
+    log = load(write(tmp_path, **tables), OwnSettings())
+    assert log.items["queries"].to_list() == [["shop shoes"], []]
+    assert log.items["category_paths"].to_list() == [[["Shop", "Shoes"], []], []]
+    assert canonical_tables(log, RECIPE, 1).items.height == 2
+
+
 def test_optional_columns_dates_and_query_table(tmp_path: Path) -> None:
     events = interactions().with_columns(
         timestamp=pl.Series([datetime(1970, 1, 1, 0, 0, s) for s in (10, 10, 20, 20)]),

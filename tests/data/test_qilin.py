@@ -8,14 +8,22 @@ from typing import Any
 import polars as pl
 import pytest
 
+from gemsbench.data import qilin
 from gemsbench.data.item_text import UNKNOWN_ITEM
 from gemsbench.data.qilin import QilinSettings, load
 from gemsbench.data.recipe import RawLog
 from gemsbench.errors import InputError
 
-ONE = QilinSettings(min_requests=1)
+ONE = QilinSettings()
 Row = dict[str, Any]
 NOTES = [{"note_idx": n, "note_title": f"title {n}", "note_content": f"content {n}"} for n in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def _one_request_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most logs here are of one request."""
+    assert qilin.MIN_REQUESTS == 3
+    monkeypatch.setattr(qilin, "MIN_REQUESTS", 1)
 
 
 def results(time: float | None, *notes: tuple[int, int], kind: str) -> list[Row]:
@@ -92,13 +100,14 @@ def test_unknown_time_and_empty_query_are_dropped(tmp_path: Path) -> None:
     assert log.counts["clicks_without_time_or_query"] == 5
 
 
-def test_users_need_enough_requests_with_a_click_in_both_tasks(tmp_path: Path) -> None:
+def test_users_need_enough_requests_with_a_click_in_both_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qilin, "MIN_REQUESTS", 2)
     searches, recommendations = [], []
     for user, (asked, shown) in {1: (2, 2), 2: (2, 1), 3: (1, 3)}.items():
         searches += [search(user, f"q{k}", 10 + k, (k, 1), (k + 9, 1), idx=10 * user + k) for k in range(asked)]
         recommendations += [recommendation(user, 20 + k, (k + 3, 1), idx=10 * user + k) for k in range(shown)]
     searches.append(search(3, "no click", 90, (1, 0), idx=77))
-    log = load(write(tmp_path, searches, recommendations), QilinSettings(min_requests=2))
+    log = load(write(tmp_path, searches, recommendations), QilinSettings())
     assert log.events["user"].unique().to_list() == ["1"]
     assert log.counts["users_with_2_requests_in_both"] == 3  # users 1, 3 and the filler, clicked or not
     assert log.counts["users"] == 1
@@ -129,6 +138,28 @@ def test_shards_are_read_as_one_table(tmp_path: Path) -> None:
     notes[:20].write_parquet(folder / "notes-00000-of-00002.parquet")
     notes[20:].write_parquet(folder / "notes-00001-of-00002.parquet")
     assert load(folder, ONE).items.equals(whole.items)
+
+
+def test_of_a_note_listed_twice_the_text_does_not_depend_on_the_order(tmp_path: Path) -> None:
+    folder = write(tmp_path, [search(1, "q", 5, (0, 1))], [recommendation(1, 6, (1, 1))])
+    twice = [{**NOTES[0], "note_title": title, "note_content": c} for title, c in ((None, "x"), ("b", "x"), ("a", "y"))]
+    for rows in (twice, twice[::-1]):
+        pl.DataFrame([*rows, *NOTES[1:]]).write_parquet(folder / "notes.parquet")
+        assert load(folder, ONE).items["title"].to_list() == ["a", "title 1"]
+
+
+@pytest.mark.parametrize("name", ["search_train", "recommendation_test", "notes"])
+def test_damaged_pages_are_named(tmp_path: Path, name: str) -> None:
+    """The footer is whole, so the file looks sound until its pages are read."""
+    folder = write(tmp_path, [search(1, "q", 5, (0, 1))], [recommendation(1, 6, (1, 1))])
+    path = folder / f"{name}.parquet"
+    content = bytearray(path.read_bytes())
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    content[4:footer] = bytes(byte ^ 0xFF for byte in content[4:footer])
+    path.write_bytes(content)
+    pl.read_parquet_schema(path)
+    with pytest.raises(InputError, match=rf"{name}.parquet: not a readable parquet file"):
+        load(folder, ONE)
 
 
 @pytest.mark.parametrize(

@@ -41,3 +41,5 @@ def test_figures(build_log: Callable[..., RawLog], build_recipe: Callable[..., R
             "skipped": {"lines": 25, "first": skipped[:SKIPPED_SHOWN]},
         }
     )
+    capped = table_statistics(tables, {}, skipped, malformed=9_000)["skipped"]
+    assert capped == {"lines": 9_000, "first": skipped[:20]}

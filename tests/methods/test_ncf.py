@@ -46,7 +46,8 @@ def test_finds_nothing_where_nothing_is(shuffled_blocks: Any, tmp_path: Path) ->
 
 
 def test_reports_what_it_did(world: Any, tmp_path: Path) -> None:
-    data = world.data
+    unseen = world.data.cases.filter(pl.col("task") == "rec")["target_item"][-1]
+    data = replace(world.data, events=world.data.events.filter(pl.col("item_id") != unseen))
     NCF().fit(SHORT, data, None, 1, tmp_path / "ncf")
     report = read_json(tmp_path / "ncf" / "diagnostics.json")
     events = data.events.filter(pl.col("task") == "rec")

@@ -93,9 +93,9 @@ def same_time_in_history(tables: Tables) -> Tables:
     raise AssertionError("no such case")
 
 
-def valid_event_in_valid_history(tables: Tables) -> Tables:
-    for case in with_target_event(tables).filter(split="valid").iter_rows(named=True):
-        earlier = other_events(tables, case).filter(pl.col("order_key") < case["order_key"], split="valid")
+def earlier_event_in_history(tables: Tables, case_split: str, split: str) -> Tables:
+    for case in with_target_event(tables).filter(split=case_split).iter_rows(named=True):
+        earlier = other_events(tables, case).filter(pl.col("order_key") < case["order_key"], split=split)
         if earlier.height:
             return append(tables, case["case_id"], earlier.row(0, named=True))
     raise AssertionError("no such case")
@@ -289,10 +289,55 @@ def test_a_fault_is_reported_under_its_own_name(
     assert found(inject(valid), recipe) == {name}
 
 
-def test_a_held_out_event_in_a_history_of_its_own_split(world: Make, recipe: Make) -> None:
+def messages(tables: Tables, recipe: Make) -> set[str]:
+    violations = protocol_violations(tables, recipe("task"), SEED, negatives=NEGATIVES)
+    return {f"{violation.invariant} {violation.message.rsplit(' (', 1)[0]}" for violation in violations}
+
+
+FORBIDDEN = "L-b cases: a history entry is of a split that the case may not see"
+HELD_OUT = "L-c cases: a training history holds a held-out pair"
+TESTED = "L-c cases: a history holds a pair that is held out as test"
+
+
+@pytest.mark.parametrize(
+    ("case_split", "split", "expected"),
+    [
+        ("train", "valid", {FORBIDDEN, HELD_OUT}),
+        ("train", "test", {FORBIDDEN, HELD_OUT}),
+        ("valid", "valid", {FORBIDDEN}),
+        ("valid", "test", {FORBIDDEN, TESTED}),
+        ("test", "test", {FORBIDDEN, TESTED}),
+    ],
+)
+def test_a_held_out_event_of_the_other_task_in_a_history(
+    world: Make, recipe: Make, case_split: str, split: str, expected: set[str]
+) -> None:
     tables = world("task", seed=1).tables()
-    assert found(tables, recipe) == set()
-    assert found(valid_event_in_valid_history(tables), recipe) == {"L-b"}
+    assert messages(tables, recipe) == set()
+    assert messages(earlier_event_in_history(tables, case_split, split), recipe) == expected
+
+
+@pytest.mark.parametrize(("key", "name"), [("pair_id", "pair"), ("item_id", "(user, item)")])
+def test_a_validation_event_that_is_test_in_the_other_task(world: Make, recipe: Make, key: str, name: str) -> None:
+    """The one fault that no other check names: a validation event told by a test event, target and history alike."""
+    tables = world("task", seed=1).tables()
+    asked = with_target_event(tables).filter(split="valid").select("user_id", "task", "event_id", "case_id")
+    test = tables["interactions"].filter(split="test").select("user_id", "task", held=key)
+    shown = tables["cases"].filter(split="test").select("user_id", "task", event_id="hist_event_ids")
+    shown = shown.explode("event_id", empty_as_null=False).rename({"task": "shown_to"})
+    row = (
+        asked.join(shown, on=["user_id", "event_id"])
+        .join(test, on="user_id", suffix="_test")
+        .filter(pl.col("task") != pl.col("task_test"), pl.col("task") == pl.col("shown_to"))
+        .row(0, named=True)
+    )
+    broken = tables | {
+        "interactions": change(tables["interactions"], "event_id", row["event_id"], **{key: row["held"]})
+    }
+    if key == "item_id":
+        broken["cases"] = change(broken["cases"], "case_id", row["case_id"], target_item=row["held"])
+    found = messages(broken, recipe)
+    assert {f"L-c interactions: a valid event's {name} is held out as test", TESTED} <= found
 
 
 def test_another_seed_gives_other_lists(valid: Tables, recipe: Make) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +12,7 @@ import polars as pl
 import pytest
 
 from gemsbench.data import schema
+from gemsbench.data.recipe import RawLog, Recipe
 from gemsbench.errors import InputError
 from gemsbench.files import read_json, sha256_file, write_json
 from gemsbench.methods.contract import Method
@@ -49,15 +52,65 @@ def test_training_data_holds_nothing_of_the_test_split(pack: Pack, folder: Path)
     assert test_ids
     assert not test_ids & (set(data.cases["case_id"]) | set(data.valid_candidates["case_id"]))
     test_events = events.filter(pl.col("split") == "test").select("user_id", "item_id")
-    for learned in (data.events, data.cases.filter(pl.col("split") == "train").rename({"target_item": "item_id"})):
-        assert learned.join(test_events, on=["user_id", "item_id"], how="semi").is_empty()
-    seen = data.cases.select("user_id", item_id="hist_items").explode("item_id", empty_as_null=False)
-    elsewhere = events.filter(pl.col("split") != "test").select("user_id", "item_id")
-    test_only = test_events.join(elsewhere, on=["user_id", "item_id"], how="anti")
-    assert test_only.height > 20
-    assert seen.join(test_only, on=["user_id", "item_id"], how="semi").is_empty()
+    assert test_events.height > 20
+    shown = cases.select("user_id", item_id="hist_items").explode("item_id", empty_as_null=False)
+    for told in (data.events, data.cases.rename({"target_item": "item_id"}), shown):
+        assert told.height > 20
+        assert told.join(test_events, on=["user_id", "item_id"], how="semi").is_empty()
     counts = data.items.filter(pl.col("n_train") > 0)["n_train"].sum()
     assert counts == data.events.height
+
+
+def _with_own_words(made: Recipe) -> Recipe:
+    """The recipe with the user in three of four queries, so that some are asked in one split only."""
+
+    def load(folder: Path, settings: Any) -> RawLog:
+        log = made.load(folder, settings)
+        own = (pl.col("task") == "src") & (pl.col("timestamp") % 4 > 0)
+        query = pl.when(own).then(pl.concat_str("query", "user", separator=" ")).otherwise("query")
+        return replace(log, events=log.events.with_columns(query=query))
+
+    return replace(made, load=load)
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_queries_tell_nothing_of_held_out_events(
+    recipe: Make, unit: Literal["pair", "task"], tmp_path: Path, exported: bool
+) -> None:
+    made = _with_own_words(recipe(unit))
+    prepare(made, made.settings(), Path("unread"), tmp_path / "out", seed=3, history_length=4, negatives=30)
+    pack = load_pack(tmp_path / "out")
+    pack = load_pack(export_pack(pack, tmp_path / "pack")) if exported else pack
+    events = pl.read_parquet(tmp_path / "out" / "interactions.parquet").filter(pl.col("query_id") > 0)
+    leading = {(query, item) for item, paths in pack.items.select("item_id", "query_ids").rows() for query in paths}
+    made_of_paths = {query for query, _ in leading}
+    leading |= set(events.filter(split="train").select("query_id", "item_id").rows())
+    expected = Counter(query for query, _ in leading)
+    assert dict(pack.queries.select("query_id", "n_items").rows()) == {
+        query: expected[query] for query in pack.queries["query_id"]
+    }
+    asked = set(events.filter(pl.col("split") != "test")["query_id"])
+    known = pack.training_data().queries
+    assert set(known["query_id"]) == asked | made_of_paths
+    assert known.equals(pack.queries.join(known, on="query_id", how="semi", maintain_order="left"))
+    if unit == "task":
+        assert known.height < pack.queries.height
+        assert pack.queries.filter(n_items=0).height > known.filter(n_items=0).height > 0
+
+
+def test_cases_and_lists_come_in_case_id_order_however_they_are_stored(folder: Path, tmp_path: Path) -> None:
+    out = export_pack(load_pack(folder), tmp_path / "pack")
+    names = ("cases", "candidates", "labels")
+    for number, name in enumerate(names):
+        path = out / f"{name}.parquet"
+        pl.read_parquet(path).sample(fraction=1.0, shuffle=True, seed=number).write_parquet(path)
+    hashes = {f"{name}.parquet": sha256_file(out / f"{name}.parquet") for name in names}
+    write_json(out / "checksums.json", {**read_json(out / "checksums.json"), **hashes})
+    pack, whole = load_pack(out), load_pack(folder)
+    assert pack.cases().equals(whole.cases())
+    assert pack.candidates().equals(whole.candidates())
+    assert pack.questions("test").equals(whole.questions("test"))
+    assert pack.training_data().valid_candidates.equals(whole.candidates("valid"))
 
 
 def test_questions_carry_no_answer(pack: Pack, folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import polars as pl
 import pytest
 
+from gemsbench.data.recipe import RawLog
 from gemsbench.errors import CheckError, InputError
 from gemsbench.files import read_json
 from gemsbench.protocol import prepare as module
@@ -47,6 +48,39 @@ def test_train_counts_are_of_train_events_only(recipe: Make, tmp_path: Path) -> 
     train = dict(events.filter(pl.col("split") == "train").group_by("item_id").len().iter_rows())
     assert {item: count for item, count in items.select("item_id", "n_train").iter_rows() if count} == train
     assert sum(train.values()) < events.height
+
+
+def test_a_core_is_a_core_before_the_split(recipe: Make, tmp_path: Path) -> None:
+    """Twelve users buy five of twelve items each; one buys long after its search, which the split drops."""
+    bought = [(user, (user + step) % 12, step) for user in range(12) for step in range(5)]
+    events = [_raw(user, item, "rec", 99 if (user, step) == (0, 1) else step) for user, item, step in bought]
+    events += [_raw(user, item, "src", step) for user, item, step in bought]
+    items = [{name: f"i{n}" for name in ("raw_id", "title", "text")} for n in range(12)]
+    log = RawLog(
+        pl.DataFrame(events),
+        pl.DataFrame(items).with_columns(
+            description=pl.lit(""),
+            brand=pl.lit(""),
+            category_paths=pl.lit([], dtype=pl.List(pl.List(pl.String))),
+            queries=pl.lit([], dtype=pl.List(pl.String)),
+        ),
+        {},
+    )
+    made = replace(recipe("pair"), load=lambda folder, settings: log, k_core=5)
+    stats = prepare(made, None, Path("unread"), tmp_path / "out", seed=3, history_length=4, negatives=7)
+    assert stats["funnel"]["split: events dropped: later than a held-out event"] == 1
+    assert validate(tmp_path / "out", made, 3) == []
+    with pytest.raises(CheckError, match=r"(?s)S5: user_id: fewer than 6 rec events.*S5: item_id"):
+        prepare(replace(made, k_core=6), None, Path("unread"), tmp_path / "six", seed=3, history_length=4, negatives=7)
+    assert {violation.invariant for violation in validate(tmp_path / "out", replace(made, k_core=6), 3)} == {"S5"}
+
+
+def _raw(user: int, item: int, task: str, time: int) -> dict[str, Any]:
+    """A row of a raw log; its pair is user and item."""
+    search = task == "src"
+    logged = {"query": "q" if search else "", "query_source": "logged" if search else ""}
+    names = {"user": f"u{user}", "item": f"i{item}", "pair": f"{user} {item}", "group": ""}
+    return {**names, "task": task, **logged, "timestamp": time, "rating": None, "position": 0}
 
 
 def test_the_same_input_gives_the_same_bytes(recipe: Make, tmp_path: Path) -> None:

@@ -125,6 +125,34 @@ def test_a_train_event_of_an_item_held_out_in_the_other_task_is_dropped(world: M
     assert (5, "src", "train") in found
 
 
+def test_a_validation_event_of_an_item_that_is_test_in_the_other_task_is_dropped(world: Make) -> None:
+    events = rows(
+        world,
+        [
+            *((item, item, "rec", 0, item, -1) for item in (1, 2, 3, 4)),  # 3 valid, 4 test
+            *((item, key, "src", 1, 50 + item, -1) for key, item in enumerate((5, 6, 4, 3))),  # 4 valid, 3 test
+        ],
+    )
+    assert splits_of(events, "task") == [
+        *((item, "rec", "train") for item in (1, 2)),
+        (3, "src", "test"),
+        (4, "rec", "test"),
+        *((item, "src", "train") for item in (5, 6)),
+    ]
+
+
+def test_a_dropped_validation_event_does_not_cost_training_events(world: Make) -> None:
+    """Item 9 is bought again: its validation purchase goes, so the train search at 7 comes after nothing held out."""
+    bought = [(1, 1), (2, 2), (3, 3), (9, 5), (9, 10)]
+    events = rows(
+        world,
+        [*((item, key, "rec", 0, key, -1) for item, key in bought), (1, 1, "src", 1, 1, -1), (2, 7, "src", 1, 2, -1)],
+    )
+    found = splits_of(events, "pair")
+    assert (2, "src", "train") in found
+    assert [row for row in found if row[2] != "train"] == [(9, "rec", "test")]
+
+
 def test_users_below_the_minimum_keep_everything_as_training(world: Make) -> None:
     few = [(item, item, "rec", 0, item, -1) for item in (1, 2)] + [(1, 1, "src", 1, 1, -1)]
     assert {row[2] for row in splits_of(rows(world, few), "pair")} == {"train"}
@@ -155,8 +183,10 @@ def test_nothing_held_out_can_be_learned(world: Make, unit: Literal["pair", "tas
     events = result.interactions
     held_out, train = events.filter(HELD_OUT), events.filter(~HELD_OUT)
     assert held_out.height > 20
+    valid, test = (held_out.filter(split=split) for split in ("valid", "test"))
     for key in ("pair_id", "item_id"):
         assert train.join(held_out, on=["user_id", key], how="semi").is_empty()
+        assert valid.join(test, on=["user_id", key], how="semi").is_empty()
     asked = held_out.filter(is_target())
     assert asked.group_by("user_id", "task", "split").len()["len"].max() == 1
     keys = (
