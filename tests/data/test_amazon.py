@@ -243,11 +243,12 @@ def test_too_many_malformed_lines_stop(tmp_path: Path) -> None:
 
 
 def test_the_limit_counts_the_lines_that_are_read(tmp_path: Path) -> None:
-    """A malformed line of a bought product weighs the same, however many others the file lists."""
-    fault, others = "{'asin': 'B001', ", [product("B2")] * 5_000
-    with pytest.raises(InputError, match=r"meta_X.json.gz: 1 of 999 lines that were read"):
-        load(shop(tmp_path / "x", 998, [fault], others), ANY)
-    assert load(shop(tmp_path / "x", 999, [fault], others), ANY).counts["malformed_metadata_lines"] == 1
+    """A malformed line weighs the same, however many products that nobody bought the file lists."""
+    others = [product("B2")] * 5_000
+    for fault in ("{'asin': 'B001', ", "{'title': 'no asin'}"):
+        with pytest.raises(InputError, match=r"meta_X.json.gz: 1 of 999 lines that were read"):
+            load(shop(tmp_path / "x", 998, [fault], others), ANY)
+        assert load(shop(tmp_path / "x", 999, [fault], others), ANY).counts["malformed_metadata_lines"] == 1
 
 
 def test_a_record_of_another_product_than_the_line_names_first_is_listed(tmp_path: Path) -> None:

@@ -242,6 +242,14 @@ def test_events_without_time_fall_into_the_users_span(build_log: BuildLog, build
     assert events.filter(pl.col("task") == "src")["order_key"].to_list() == [10 * month, 50 * month, 52 * month]
 
 
+def test_a_pseudo_time_is_later_than_the_first_time(build_log: BuildLog, build_recipe: BuildRecipe) -> None:
+    search = {"user": "u", "item": "s", "task": "src", "query": "q", "query_source": "logged", "timestamp": 5}
+    log = build_log([search, {"user": "u", "item": "i"}], [{"raw_id": "s"}, {"raw_id": "i"}])
+    recipe = build_recipe(split_unit="task", time_kind={"rec": "none", "src": "exact"})
+    events = canonical_tables(log, recipe, SEED).interactions
+    assert events.select("task", "order_key").rows() == [("src", 5), ("rec", 6)]
+
+
 @pytest.mark.parametrize(
     ("events", "items", "words"),
     [

@@ -55,7 +55,7 @@ def test_a_core_is_a_core_before_the_split(recipe: Make, tmp_path: Path) -> None
     bought = [(user, (user + step) % 12, step) for user in range(12) for step in range(5)]
     events = [_raw(user, item, "rec", 99 if (user, step) == (0, 1) else step) for user, item, step in bought]
     events += [_raw(user, item, "src", step) for user, item, step in bought]
-    items = [{name: f"i{n}" for name in ("raw_id", "title", "text")} for n in range(12)]
+    items = [dict.fromkeys(("raw_id", "title", "text"), f"i{n}") for n in range(12)]
     log = RawLog(
         pl.DataFrame(events),
         pl.DataFrame(items).with_columns(
@@ -81,6 +81,15 @@ def _raw(user: int, item: int, task: str, time: int) -> dict[str, Any]:
     logged = {"query": "q" if search else "", "query_source": "logged" if search else ""}
     names = {"user": f"u{user}", "item": f"i{item}", "pair": f"{user} {item}", "group": ""}
     return {**names, "task": task, **logged, "timestamp": time, "rating": None, "position": 0}
+
+
+def test_malformed_lines_are_counted_and_the_first_are_listed(recipe: Make, tmp_path: Path) -> None:
+    made = recipe("pair")
+    listed = tuple(f"file:{n}: bad" for n in range(30))
+    log = replace(made.load(Path("unread"), made.settings()), skipped=listed, malformed=9_000)
+    made = replace(made, load=lambda folder, settings: log)
+    stats = prepare(made, None, Path("unread"), tmp_path / "out", seed=3, history_length=4, negatives=30)
+    assert stats["skipped"] == {"lines": 9_000, "first": list(listed[:20])}
 
 
 def test_the_same_input_gives_the_same_bytes(recipe: Make, tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ Queries are made from the category paths, and for that reason the item text leav
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from gemsbench.data.simulation.amazon_files import METADATA, REVIEWS, write_amaz
 from gemsbench.data.simulation.world import WorldSettings
 from gemsbench.errors import InputError
 
+K_CORE = 5  # of users and items, as in the reviews_*_5 files (McAuley et al. 2015)
 # Names, review texts and everything else about a person are dropped while reading.
 _REVIEW_COLUMNS = {
     "reviewerID": pl.String(),
@@ -33,9 +33,10 @@ _REVIEW_COLUMNS = {
     "unixReviewTime": pl.Int64(),
 }
 _LATEST = 4_102_444_800  # the year 2100 in seconds; a larger time is in milliseconds
+_ID = r"^[A-Za-z0-9_#-]+$"  # "#oc-R1..." is a customer too
 _VALID = (
-    (pl.col("reviewerID").str.len_bytes() > 0)
-    & (pl.col("asin").str.len_bytes() > 0)
+    pl.col("reviewerID").str.contains(_ID)
+    & pl.col("asin").str.contains(_ID)
     & pl.col("overall").is_between(1, 5)
     & pl.col("unixReviewTime").is_between(0, _LATEST)
 )
@@ -43,9 +44,7 @@ _VALID = (
 
 @dataclass(frozen=True)
 class AmazonSettings:
-    """How the raw files become events."""
-
-    core: int = 5  # every user and item has at least this many purchases
+    """No switch: the 5-core is what the recipe is."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def load(folder: Path, settings: AmazonSettings) -> RawLog:
     first = reviews.sort("user", "item", "timestamp", "rating").unique(
         ["user", "item"], keep="first", maintain_order=True
     )
-    kept = k_core(first, settings.core)
+    kept = k_core(first, K_CORE)
     counts |= {
         "repeated_reviews": reviews.height - first.height,
         "users": kept["user"].n_unique(),
@@ -80,7 +79,8 @@ def load(folder: Path, settings: AmazonSettings) -> RawLog:
     }
     meta_check = LineCheck(_only_file(folder, "meta_*.json.gz"))
     items = _read_items(kept["item"].unique().sort(), meta_check, counts)
-    return RawLog(_events(kept), items, counts, (*review_check.listed, *meta_check.listed))
+    listed = (*review_check.listed, *meta_check.listed)
+    return RawLog(_events(kept), items, counts, listed, review_check.malformed + meta_check.malformed)
 
 
 def _only_file(folder: Path, pattern: str) -> Path:
@@ -92,52 +92,30 @@ def _only_file(folder: Path, pattern: str) -> Path:
 
 
 def _read_reviews(check: LineCheck) -> pl.DataFrame:
-    parts = [_review_chunk(first, chunk, check) for first, chunk in line_chunks(check.path, check)]
+    chunks = line_chunks(check.path, check)
+    parts = [_sound_reviews(first, chunk.rstrip(b"\n").split(b"\n"), check) for first, chunk in chunks]
+    check.judged = check.lines
     check.finish()
     names = {"reviewerID": "user", "asin": "item", "overall": "rating", "unixReviewTime": "timestamp"}
     return pl.concat(parts).rename(names)
 
 
-def _review_chunk(first: int, chunk: bytes, check: LineCheck) -> pl.DataFrame:
-    """All lines at once; only a chunk that holds a malformed line is read line by line."""
+def _sound_reviews(first: int, lines: Sequence[bytes], check: LineCheck) -> pl.DataFrame:
+    """All lines at once; where one is malformed each half by itself, so that its neighbours do not matter."""
     try:
-        table = pl.read_ndjson(io.BytesIO(chunk), schema=_REVIEW_COLUMNS)
+        table = pl.read_ndjson(io.BytesIO(b"\n".join(lines)), schema=_REVIEW_COLUMNS)
     except pl.exceptions.PolarsError:
-        return _reviews_one_by_one(first, chunk, check)
-    sound = table.select(_VALID.fill_null(False).all()).item()
-    return table if sound else _reviews_one_by_one(first, chunk, check)
-
-
-def _reviews_one_by_one(first: int, chunk: bytes, check: LineCheck) -> pl.DataFrame:
-    rows: list[tuple[str, str, float, int]] = []
-    for number, line in enumerate(chunk.split(b"\n"), start=first):
-        if not line.strip():
-            continue
-        row = _review(line)
-        if isinstance(row, str):
-            check.skip(number, row)
-        else:
-            rows.append(row)
-    return pl.DataFrame(rows, schema=_REVIEW_COLUMNS, orient="row")
-
-
-def _review(line: bytes) -> tuple[str, str, float, int] | str:
-    """The kept fields of one line, or the reason why it is malformed."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return f"not JSON ({type(error).__name__})"
-    if not isinstance(record, dict):
-        return "not a JSON object"
-    for name in ("reviewerID", "asin"):
-        if not isinstance(record.get(name), str) or not record[name] or not record[name].isascii():
-            return f"{name} is missing or no plain text"
-    rating, time = record.get("overall"), record.get("unixReviewTime")
-    if isinstance(rating, bool) or not isinstance(rating, int | float) or not 1 <= rating <= 5:
-        return "overall is missing or not between 1 and 5"
-    if isinstance(time, bool) or not isinstance(time, int) or not 0 <= time <= _LATEST:
-        return "unixReviewTime is missing or not a time in seconds"
-    return record["reviewerID"], record["asin"], float(rating), time
+        reason = "not a JSON object with values of the published types"
+    else:
+        if table.select(_VALID.fill_null(False).all()).item():
+            return table
+        reason = "user, product, rating or time is missing or out of range"
+    if len(lines) == 1:
+        check.skip(first, reason)
+        return pl.DataFrame(schema=_REVIEW_COLUMNS)
+    half = len(lines) // 2
+    halves = ((first, lines[:half]), (first + half, lines[half:]))
+    return pl.concat([_sound_reviews(start, part, check) for start, part in halves])
 
 
 def _events(purchases: pl.DataFrame) -> pl.DataFrame:
@@ -218,7 +196,7 @@ def _path(levels: Iterable[object]) -> tuple[str, ...]:
 
 def simulate(folder: Path, settings: SimulatedAmazonSettings, seed: int) -> None:
     """Write simulated raw files in the format that `load` reads."""
-    write_amazon(folder, settings.world, seed, core=settings.core)
+    write_amazon(folder, settings.world, seed, core=K_CORE)
 
 
 SIMULATED = Recipe(
@@ -232,5 +210,5 @@ SIMULATED = Recipe(
     citation="file format: He & McAuley, WWW 2016; McAuley et al., SIGIR 2015",
     simulate=simulate,
     simulated_files=(REVIEWS, METADATA),
-    k_core=5,
+    k_core=K_CORE,
 )

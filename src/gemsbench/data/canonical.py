@@ -48,7 +48,8 @@ _SHOWN = 5
 class CanonicalTables:
     """items (n_train 0 until the split is known), queries, users, interactions (schema.INTERACTIONS without split).
 
-    counts: the loader's funnel, then what happened here. skipped: malformed lines of the raw files.
+    counts: the loader's funnel, then what happened here. skipped: malformed lines of the raw files, or the first of
+    them; malformed: their number. n_items of queries is 0 until the split is known.
     """
 
     items: pl.DataFrame
@@ -57,6 +58,7 @@ class CanonicalTables:
     interactions: pl.DataFrame
     counts: Mapping[str, int]
     skipped: tuple[str, ...] = ()
+    malformed: int = 0
 
 
 def canonical_tables(log: RawLog, recipe: Recipe, seed: int) -> CanonicalTables:
@@ -94,6 +96,7 @@ def canonical_tables(log: RawLog, recipe: Recipe, seed: int) -> CanonicalTables:
         interactions,
         counts,
         log.skipped,
+        len(log.skipped) if log.malformed is None else log.malformed,
     )
     return CanonicalTables(**(vars(tables) | {"counts": counts | _totals(tables)}))
 
@@ -145,17 +148,15 @@ def _first_of_duplicates(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def _queries(events: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
-    asked = events.filter(pl.col("task") == "src").select("item_id", "query", logged=pl.col("query_source") == "logged")
-    made = items.select("item_id", query="queries").explode("query", empty_as_null=False, keep_nulls=False)
+    asked = events.filter(pl.col("task") == "src").select("query", logged=pl.col("query_source") == "logged")
+    made = items.select(query="queries").explode("query", empty_as_null=False, keep_nulls=False)
     made = made.with_columns(logged=pl.lit(False))
     both = pl.concat([asked, made], how="vertical_relaxed")
-    table = both.group_by(text="query").agg(
-        n_items=pl.col("item_id").n_unique().cast(pl.Int32), logged=pl.col("logged").any()
-    )
+    table = both.group_by(text="query").agg(pl.col("logged").any())
     return table.sort("text").select(
         pl.int_range(1, pl.len() + 1, dtype=pl.Int32).alias("query_id"),
         "text",
-        "n_items",
+        pl.lit(0, dtype=pl.Int32).alias("n_items"),
         pl.when("logged")
         .then(pl.lit("logged"))
         .otherwise(pl.lit("synthetic"))

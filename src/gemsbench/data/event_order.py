@@ -8,7 +8,7 @@ import polars as pl
 
 from gemsbench.data import schema
 
-# A time known only to the month lies anywhere in it; seconds.
+# A day or month time is its first second: what happened then lies anywhere in the seconds that follow.
 RESOLUTION: Mapping[str, int] = {"exact": 0, "day": 86_400, "month": 31 * 86_400, "none": 0}
 _COLUMNS = {column: kind for column, kind in schema.INTERACTIONS.items() if column != "split"}
 
@@ -17,8 +17,10 @@ def with_order(events: pl.DataFrame, time_kind: Mapping[str, str]) -> pl.DataFra
     """Return interactions (schema.INTERACTIONS without split), sorted by user and total order.
 
     events: user_id, item_id, task, query_id, timestamp, pair, group, rating, position, draw (uint64 of user and item).
-    order_key is the timestamp; without one, a time drawn uniformly from the span of the user's times (widened by what
-    the recipe's clock leaves open); in a log without any time, the rank of draw among the user's events.
+    order_key is the timestamp; in a log without any time, a seeded hash rank (of draw, among the user's events). Where
+    only some events have a time, a rank would put all others before every time, so these get a pseudo-time instead:
+    drawn uniformly between the user's first time and the end of the last (of the log's times for a user without any).
+    It is later than the user's first time, so that there is always something earlier.
     """
     timed = pl.col("timestamp").is_not_null()
     kind = pl.col("task").cast(pl.String).replace_strict(dict(time_kind), return_dtype=pl.String)
@@ -40,8 +42,8 @@ def _order_key(events: pl.DataFrame, resolution: int) -> pl.Expr:
     if events["timestamp"].null_count() == events.height:
         return pl.col("draw").rank("dense").over("user_id").cast(pl.Int64)
     time = pl.col("timestamp")
-    first = pl.coalesce(time.min().over("user_id"), time.min()) - resolution
-    last = pl.coalesce(time.max().over("user_id"), time.max()) + resolution
+    first = pl.coalesce(time.min().over("user_id"), time.min())
+    end = pl.coalesce(time.max().over("user_id"), time.max()) + resolution
     # 53 bits: what a float64 holds exactly.
     part = (pl.col("draw") // 2**11).cast(pl.Float64) / 2.0**53
-    return pl.coalesce(time, first + ((last - first + 1).cast(pl.Float64) * part).floor().cast(pl.Int64))
+    return pl.coalesce(time, first + 1 + ((end - first - 1).clip(0).cast(pl.Float64) * part).floor().cast(pl.Int64))

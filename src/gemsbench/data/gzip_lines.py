@@ -18,10 +18,11 @@ _LISTED = 10_000
 
 @dataclass
 class LineCheck:
-    """Counts the lines of one file and lists the malformed ones."""
+    """Counts the lines of one file, those that were judged (parsed) among them, and lists the malformed ones."""
 
     path: Path
     lines: int = 0
+    judged: int = 0
     malformed: int = 0
     listed: list[str] = field(default_factory=list)  # "file:line: reason"
 
@@ -32,14 +33,14 @@ class LineCheck:
             self.listed.append(f"{self.path.name}:{line}: {reason}")
 
     def finish(self) -> None:
-        """Raise InputError when the file is empty or more than 0.1 % of its lines are malformed."""
+        """Raise InputError when the file is empty or more than 0.1 % of the judged lines are malformed."""
         if not self.lines:
             raise InputError(f"{self.path}: no lines in it. Download it again.")
-        if self.malformed > MALFORMED_SHARE * self.lines:
+        if self.malformed > MALFORMED_SHARE * self.judged:
             shown = "; ".join(self.listed[:5])
             raise InputError(
-                f"{self.path}: {self.malformed:,} of {self.lines:,} lines are malformed, more than 0.1 %: {shown}. "
-                "Is it the right file? Download it again."
+                f"{self.path}: {self.malformed:,} of {self.judged:,} lines that were read are malformed, more than "
+                f"0.1 %: {shown}. Is it the right file? Download it again."
             )
 
 

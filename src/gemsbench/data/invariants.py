@@ -35,6 +35,8 @@ def structure_violations(
 ) -> list[Violation]:
     """Check S1-S6, X1-X3 and, when counts (of stats.json) are given, the pins T1 and T2 of the recipe.
 
+    S5 is a promise about events before the split (core_violations); here it is checked of users, see _s5.
+
     tables: items, queries, users, interactions (with split) and, if present, cases. S1, then S2 are checked alone:
     nothing more can be said about tables of another shape or with broken keys.
     """
@@ -139,14 +141,24 @@ def _s4(tables: Mapping[str, pl.DataFrame], recipe: Recipe) -> Iterator[Violatio
         yield from _when("S4", "cases: more than one of a user, task and split", asked.drop(pl.selectors.list()), twice)
 
 
-def _s5(tables: Mapping[str, pl.DataFrame], recipe: Recipe) -> Iterator[Violation]:
-    if recipe.k_core <= 1:
-        return
-    bought = tables["interactions"].filter(pl.col("task") == "rec")
-    for key, table in (("user_id", tables["users"]), ("item_id", tables["items"])):
+def core_violations(users: pl.DataFrame, items: pl.DataFrame, events: pl.DataFrame, k: int) -> list[Violation]:
+    """S5: users and items with fewer than k rec events; events are those before the split. k <= 1 is no promise."""
+    if k <= 1:
+        return []
+    bought = events.filter(pl.col("task") == "rec")
+    found: list[Violation] = []
+    for key, table in (("user_id", users), ("item_id", items)):
         sizes = table.select(key).join(bought.group_by(key).len("events"), on=key, how="left").fill_null(0)
-        few = pl.col("events") < recipe.k_core
-        yield from _when("S5", f"{key}: fewer than {recipe.k_core} rec events in a {recipe.k_core}-core", sizes, few)
+        found += _when("S5", f"{key}: fewer than {k} rec events in a {k}-core", sizes, pl.col("events") < k)
+    return found
+
+
+def _s5(tables: Mapping[str, pl.DataFrame], recipe: Recipe) -> Iterator[Violation]:
+    # The split drops events but no (user, item); whole users may be gone, so that items have no lower bound any more.
+    touched = tables["interactions"].group_by("user_id").agg(items=pl.col("item_id").n_unique())
+    sizes = tables["users"].select("user_id").join(touched, on="user_id", how="left").fill_null(0)
+    few = pl.col("items") < recipe.k_core
+    yield from _when("S5", f"user_id: fewer than {recipe.k_core} items in a {recipe.k_core}-core", sizes, few)
 
 
 def _s6(tables: Mapping[str, pl.DataFrame]) -> Iterator[Violation]:

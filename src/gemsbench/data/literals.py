@@ -18,18 +18,22 @@ _LONGEST_LINE = 1_000_000  # characters; the parser's memory grows with the line
 def wanted_records(path: Path, wanted: pl.Series, check: LineCheck) -> Iterator[dict[str, Any]]:
     """Yield the record of every line whose asin is in wanted; a product listed twice counts once.
 
-    Literal parsing takes about 0.1 ms a line, so the asin is first found by a regular expression. A line without asin,
-    or that is wanted and no dict literal, is noted in check. Text in the file is never evaluated.
+    Literal parsing takes about 0.1 ms a line, so the asin is first found by a regular expression. Judged (see check)
+    are lines without asin and wanted ones; malformed are those without asin, that are no dict literal, or whose record
+    has another asin. Text in the file is never evaluated.
     """
     seen: set[str] = set()
     for first, chunk in line_chunks(path, check):
         for number, asin, line in _wanted_lines(first, chunk, wanted, check):
             if asin in seen:
                 continue
+            check.judged += 1
             record = _parse(line)
             if isinstance(record, str):
                 check.skip(number, record)
-            elif record.get("asin") == asin:
+            elif record.get("asin") != asin:
+                check.skip(number, "its asin is not the one that is named first")
+            else:
                 seen.add(asin)
                 yield record
 
@@ -38,6 +42,7 @@ def _wanted_lines(first: int, chunk: bytes, wanted: pl.Series, check: LineCheck)
     lines = pl.DataFrame({"line": chunk.decode("utf-8", "replace").rstrip("\n").split("\n")})
     lines = lines.with_row_index("number", offset=first).with_columns(pl.col("line").str.extract(_ASIN).alias("asin"))
     nameless = lines.filter(pl.col("asin").is_null() & (pl.col("line").str.strip_chars() != ""))
+    check.judged += nameless.height
     for number in nameless["number"]:
         check.skip(number, "no asin")
     yield from lines.filter(pl.col("asin").is_in(wanted.implode())).select("number", "asin", "line").iter_rows()

@@ -73,7 +73,8 @@ def _items(path: Path) -> pl.DataFrame:
         if table.schema["category_paths"] != _PATHS:
             kind = table.schema["category_paths"]
             raise InputError(f"{path}: column category_paths must hold lists of lists of text, it is {kind}.")
-        paths = pl.col("category_paths").fill_null(pl.lit([], dtype=_PATHS))
+        levels = pl.col("category_paths").list.eval(pl.element().list.drop_nulls()).list.drop_nulls()
+        paths = levels.fill_null(pl.lit([], dtype=_PATHS))
     items = table.select(
         _text(table, "raw_id", path),
         *(texts.get(c, pl.lit("").alias(c)) for c in ("title", "description", "brand")),

@@ -1,13 +1,14 @@
 """Searches and recommendations of Qilin (arXiv 2503.00501): nested parquet, one file (or its shards) per hub config.
 
 One click is one event. The official partition into train and test is by request and not used: the four tables of
-requests are read as one log. A user needs `min_requests` requests with a click in both tasks. The catalogue is the
-clicked notes.
+requests are read as one log. A user needs three requests with a click in both tasks. The catalogue is the clicked
+notes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,14 +44,14 @@ _TABLES = (
     ),
 )
 _NOTE_COLUMNS = ("note_idx", "note_title", "note_content")
+# With a click, per user and task: train, validation, test. The released code of arXiv 2601.09496 has 3, clicked or not.
+MIN_REQUESTS = 3
 _SPACE = r"[\p{Cc}\s]+"
 
 
 @dataclass(frozen=True)
 class QilinSettings:
-    """Which users are kept."""
-
-    min_requests: int = 3  # with a click, in each task
+    """No switch: which users stay is what the recipe is."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def load(folder: Path, settings: QilinSettings) -> RawLog:
         "search_requests": shown.filter(pl.col("task") == "src").height,
         "recommendation_requests": shown.filter(pl.col("task") == "rec").height,
         "users_in_requests": shown["user"].n_unique(),
-        f"users_with_{settings.min_requests}_requests_in_both": _busy(shown, pl.len(), settings.min_requests).len(),
+        f"users_with_{MIN_REQUESTS}_requests_in_both": _busy(shown, pl.len(), MIN_REQUESTS).len(),
         "search_clicks": clicks.filter(pl.col("task") == "src").height,
         "recommendation_clicks": clicks.filter(pl.col("task") == "rec").height,
     }
@@ -76,7 +77,7 @@ def load(folder: Path, settings: QilinSettings) -> RawLog:
     distinct = timed.sort("user", "task", "timestamp", "group", "position", "item").unique(
         ["user", "task", "item", "query"], keep="first", maintain_order=True
     )
-    users = _busy(distinct, pl.col("group").n_unique(), settings.min_requests)
+    users = _busy(distinct, pl.col("group").n_unique(), MIN_REQUESTS)
     kept = distinct.filter(pl.col("user").is_in(users.implode()))
     counts |= {
         "clicks_without_time_or_query": clicks.height - timed.height,
@@ -90,17 +91,31 @@ def load(folder: Path, settings: QilinSettings) -> RawLog:
     return RawLog(_events(kept), items, counts)
 
 
-def _scan(folder: Path, config: str, columns: Sequence[str]) -> pl.LazyFrame:
+def _files(folder: Path, config: str, columns: Sequence[str]) -> list[Path]:
+    """The parquet files of a config, in order, after a look at their columns."""
     files = sorted([*folder.glob(f"{config}.parquet"), *folder.glob(f"{config}-*.parquet")])
     if not files:
         raise InputError(f"{folder}: no {config}.parquet (or its shards {config}-*.parquet). Download that config.")
     for file in files:
-        try:
-            schema = pl.read_parquet_schema(file)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise InputError(f"{file}: not a readable parquet file ({error}). Download it again.") from error
-        _require(columns, schema, str(file))
-    return pl.scan_parquet(files).select(columns)
+        with _readable(file):
+            known = pl.read_parquet_schema(file)
+        _require(columns, known, str(file))
+    return files
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Turn what polars raises for a damaged file, a panic in its decoder included, into an InputError naming it."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise InputError(f"{file}: not a readable parquet file ({error}). Download it again.") from error
+
+
+def _collected(file: Path, frame: pl.LazyFrame) -> pl.DataFrame:
+    """The rows of a query over one file; the streaming engine keeps what is filtered out from memory."""
+    with _readable(file):
+        return frame.collect(engine="streaming")
 
 
 def _require(names: Sequence[str], known: Collection[str], where: str) -> None:
@@ -110,8 +125,10 @@ def _require(names: Sequence[str], known: Collection[str], where: str) -> None:
 
 
 def _users_of_requests(folder: Path, table: _RequestTable) -> pl.DataFrame:
-    users = _scan(folder, table.config, ["user_idx"])
-    return users.select(pl.col("user_idx").cast(pl.String).alias("user"), pl.lit(table.task).alias("task")).collect()
+    user = pl.col("user_idx").cast(pl.String).alias("user")
+    files = _files(folder, table.config, ["user_idx"])
+    frames = [_collected(file, pl.scan_parquet(file).select(user)) for file in files]
+    return pl.concat(frames).with_columns(pl.lit(table.task).alias("task"))
 
 
 def _busy(requests: pl.DataFrame, count: pl.Expr, at_least: int) -> pl.Series:
@@ -123,16 +140,20 @@ def _busy(requests: pl.DataFrame, count: pl.Expr, at_least: int) -> pl.Series:
 def _clicks(folder: Path, table: _RequestTable) -> pl.DataFrame:
     """One row per clicked note of a request; a note shown twice in it counts once."""
     columns = ["user_idx", table.request, table.results, *([table.query] if table.query else [])]
-    requests = _scan(folder, table.config, columns)
+    return pl.concat([_clicks_of(file, table, columns) for file in _files(folder, table.config, columns)])
+
+
+def _clicks_of(file: Path, table: _RequestTable, columns: Sequence[str]) -> pl.DataFrame:
+    requests = pl.scan_parquet(file).select(columns)
     element = requests.collect_schema()[table.results]
     fields = element.inner if isinstance(element, pl.List) else None
-    where = f"{folder / table.config}.parquet, elements of {table.results}"
+    where = f"{file}, elements of {table.results}"
     if not isinstance(fields, pl.Struct):
         raise InputError(f"{where}: must be a list of structs, is {element}.")
     _require(["note_idx", "position", "click", table.timestamp], fields.to_schema(), where)
     query = pl.col(table.query) if table.query else pl.lit("")
     one = pl.col(table.results).struct
-    return (
+    clicked = (
         requests.with_row_index("row")
         .explode(table.results, empty_as_null=False, keep_nulls=False)
         .filter(one.field("click") == 1, one.field("note_idx").is_not_null(), pl.col("user_idx").is_not_null())
@@ -146,8 +167,10 @@ def _clicks(folder: Path, table: _RequestTable) -> pl.DataFrame:
             pl.format("{}/{}", pl.lit(table.config), pl.col(table.request)).alias("group"),
             one.field("position").fill_null(0).cast(pl.Int32).alias("position"),
         )
-        .collect()
-        .sort("row", "position")
+    )
+    return (
+        _collected(file, clicked)
+        .sort("row", "position", "timestamp", "query")
         .unique(["row", "item"], keep="first", maintain_order=True)
         .drop("row")
     )
@@ -176,11 +199,16 @@ def _events(clicks: pl.DataFrame) -> pl.DataFrame:
 
 def _read_notes(folder: Path, wanted: pl.Series, counts: dict[str, int]) -> pl.DataFrame:
     """Texts of the wanted notes only; the table holds two million."""
+    is_wanted = pl.col("note_idx").is_in(wanted.cast(pl.Int64).implode())
+    read = [
+        _collected(file, pl.scan_parquet(file).select(_NOTE_COLUMNS).filter(is_wanted))
+        for file in _files(folder, "notes", _NOTE_COLUMNS)
+    ]
     notes = (
-        _scan(folder, "notes", _NOTE_COLUMNS)
-        .filter(pl.col("note_idx").is_in(wanted.cast(pl.Int64).implode()))
-        .collect(engine="streaming")
-        .unique("note_idx", keep="first")
+        pl.concat(read)
+        # Of a note listed twice always the same text, whatever order the reader had.
+        .sort(_NOTE_COLUMNS, nulls_last=True)
+        .unique("note_idx", keep="first", maintain_order=True)
         .select(
             pl.col("note_idx").cast(pl.Int64).cast(pl.String).alias("raw_id"),
             pl.col("note_title").alias("title"),

@@ -32,13 +32,14 @@ class RawLog:
     items: raw_id, title, description, brand, text (str, "" missing), category_paths (list[list[str]]),
         queries (list[str], synthesised from the paths; empty elsewhere).
     counts: funnel, stage -> count, in order; pinned quantities of the recipe are keys of it.
-    skipped: malformed lines, "file:line: reason".
+    skipped: malformed lines, "file:line: reason"; malformed: their number, where skipped lists only the first of them.
     """
 
     events: pl.DataFrame
     items: pl.DataFrame
     counts: Mapping[str, int]
     skipped: tuple[str, ...] = ()
+    malformed: int | None = None
 
 
 @dataclass(frozen=True)

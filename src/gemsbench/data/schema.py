@@ -18,7 +18,7 @@ SPLIT = pl.Enum(SPLITS)
 TIME_KIND = pl.Enum(["exact", "day", "month", "none"])
 QUERY_SOURCE = pl.Enum(["synthetic", "logged"])
 
-# item_id 1..n (0 is padding and never occurs); text "" when missing, never null.
+# item_id 1..n (0 is padding and never occurs); text "" when missing, never null; n_train counts train events.
 ITEMS: Schema = {
     "item_id": pl.Int32(),
     "raw_id": pl.String(),
@@ -30,7 +30,8 @@ ITEMS: Schema = {
     "query_ids": pl.List(pl.Int32),
     "n_train": pl.Int32(),
 }
-# query_id 1..n; 0 means "no query".
+# query_id 1..n; 0 means "no query". n_items counts the items that train searches or category paths lead to: nothing of
+# valid and test events is in it.
 QUERIES: Schema = {"query_id": pl.Int32(), "text": pl.String(), "n_items": pl.Int32(), "source": QUERY_SOURCE}
 # user_id 0..n-1; raw_id is a salted sha256 of the source's id.
 USERS: Schema = {"user_id": pl.Int32(), "raw_id": pl.String(), "n_src": pl.Int32(), "n_rec": pl.Int32()}

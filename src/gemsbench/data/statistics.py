@@ -13,11 +13,14 @@ SKIPPED_SHOWN = 20
 
 
 def table_statistics(
-    tables: Mapping[str, pl.DataFrame], counts: Mapping[str, int] | None = None, skipped: Sequence[str] = ()
+    tables: Mapping[str, pl.DataFrame],
+    counts: Mapping[str, int] | None = None,
+    skipped: Sequence[str] = (),
+    malformed: int | None = None,
 ) -> dict[str, Any]:
     """Sizes, densities (percent of users x items), shares (0..1) and the funnel of the canonical tables.
 
-    tables: items, queries, users, interactions. counts, skipped: those of CanonicalTables.
+    tables: items, queries, users, interactions. counts, skipped, malformed: those of CanonicalTables.
     """
     items, events = tables["items"], tables["interactions"]
     users = tables["users"].height
@@ -33,7 +36,7 @@ def table_statistics(
         "item_share": {column.removesuffix("_paths"): float(shares[column][0]) for column in shares.columns},
         "ties": {task: _tied_share(events.filter(pl.col("task") == task)) for task in ("rec", "src")},
         "funnel": dict(counts or {}),
-        "skipped": {"lines": len(skipped), "first": list(skipped[:SKIPPED_SHOWN])},
+        "skipped": {"lines": len(skipped) if malformed is None else malformed, "first": list(skipped[:SKIPPED_SHOWN])},
     }
 
 

@@ -23,14 +23,16 @@ Please cite: {citation}
 
 | file | what it holds |
 |---|---|
-| items.parquet, queries.parquet | texts; item ids start at 1, query id 0 means "no query" |
+| items.parquet | texts; item ids start at 1; `n_train` counts training events |
+| queries.parquet | texts of all questions; query id 0 means "no query"; `n_items`: see below |
 | interactions.parquet | training events only |
 | cases.parquet | one row per question: user, task (rec or src), query, history (oldest first); no answers |
 | candidates.parquet | the items to rank, one list per valid and test case, in a fixed random order |
 | labels.parquet | the answers; do not read the rows with split "test" before your scores are final |
 | pack.json, VERSION, checksums.json | settings, version of this format, sha256 of every file |
 
-`hist_tasks` is a bitmask: 1 recommendation, 2 search, 3 a purchase and the search made from it.
+`hist_tasks` is a bitmask: 1 recommendation, 2 search, 3 a purchase and the search made from it. `n_items` counts the
+items that training searches or category paths lead to; it is 0 for a query that only validation or test asks.
 
 Your method gives one number per candidate, higher is better, in the order of the list `items`.
 
@@ -67,7 +69,8 @@ def export_pack(pack: Pack, out: Path | str) -> Path:
 def _tables(pack: Pack) -> dict[str, pl.DataFrame]:
     cases = pack.cases()
     candidates = pack.candidates()
-    labels = cases.join(candidates.select("case_id", "positives"), on="case_id", how="left").with_columns(
+    positives = candidates.select("case_id", "positives")
+    labels = cases.join(positives, on="case_id", how="left", maintain_order="left").with_columns(
         pl.coalesce("positives", pl.concat_list("target_item"))
     )
     return {

@@ -1,7 +1,8 @@
 """What must hold of cases and candidates; each fault is reported under the name of the invariant it breaks.
 
 L-a the target is not in its history. L-b histories are strictly earlier and of an allowed split. L-c no held-out pair
-is a training target or in a training history. L-d train <= valid <= test per user and task. L-e no event of the
+or (user, item) is a training target or in a training history, none held out as test is a validation target or in any
+history. L-d train <= valid <= test per user and task. L-e no event of the
 target's request in its history. L-f no query of the target's own pair in a recommendation history. S2 (for cases):
 they name events that exist and say what these events say. C1-C6: candidate_invariants.py.
 """
@@ -20,7 +21,7 @@ from gemsbench.protocol.histories import TASK_BIT
 
 CHUNK = 200_000  # cases looked at together; bounds the memory
 _LISTS = ("hist_items", "hist_tasks", "hist_queries", "hist_event_ids")
-_UNSHOWN = {"event_user", "event_item", "event_query", "event_bit", "event_held_out"}
+_UNSHOWN = {"event_user", "event_item", "event_query", "event_bit", "event_held_out", "event_tested"}
 _TARGET = ["user_id", "task", "target_item", "query_id", "split", "order_key"]
 
 
@@ -32,13 +33,16 @@ def protocol_violations(
     tables: items, users, interactions, cases, candidates, of the schemas in data/schema.py.
     C5 (the seed gives the same lists) is checked only when nothing else is wrong: any other fault would break it too.
     """
+    held_out = {"held_out": pl.col("split") != "train", "tested": pl.col("split") == "test"}
     events = tables["interactions"].with_columns(
-        pair_held_out=(pl.col("split") != "train").any().over("user_id", "pair_id"),
-        item_held_out=(pl.col("split") != "train").any().over("user_id", "item_id"),
+        rows.any().over("user_id", f"{key}_id").alias(f"{key}_{name}")
+        for name, rows in held_out.items()
+        for key in ("pair", "item")
     )
-    found = [*_training_violations(events), *_order_violations(events, tables["cases"])]
+    found = [*_split_violations(events), *_order_violations(events, tables["cases"])]
+    targets, told = _targets(events), _told(events)
     for chunk in tables["cases"].iter_slices(CHUNK):
-        found += _history_violations(chunk, events)
+        found += _history_violations(chunk, targets, told)
     merged = _merged(found)
     return merged + candidate_violations(tables, recipe.name, seed, negatives, regenerate=not merged)
 
@@ -60,11 +64,13 @@ def _when(invariant: str, message: str, table: pl.DataFrame, bad: pl.Expr) -> It
         yield Violation(invariant, message, rows)
 
 
-def _training_violations(events: pl.DataFrame) -> Iterator[Violation]:
-    train = pl.col("split") == "train"
-    yield from _when("L-c", "interactions: a train event's pair is held out", events, train & pl.col("pair_held_out"))
-    item = train & pl.col("item_held_out") & ~pl.col("pair_held_out")
-    yield from _when("L-c", "interactions: a train event's (user, item) is held out", events, item)
+def _split_violations(events: pl.DataFrame) -> Iterator[Violation]:
+    for split, name, words in (("train", "held_out", "is held out"), ("valid", "tested", "is held out as test")):
+        of_split, pair, item = pl.col("split") == split, pl.col(f"pair_{name}"), pl.col(f"item_{name}")
+        yield from _when("L-c", f"interactions: a {split} event's pair {words}", events, of_split & pair)
+        yield from _when(
+            "L-c", f"interactions: a {split} event's (user, item) {words}", events, of_split & item & ~pair
+        )
 
 
 def _order_violations(events: pl.DataFrame, cases: pl.DataFrame) -> Iterator[Violation]:
@@ -79,9 +85,14 @@ def _order_violations(events: pl.DataFrame, cases: pl.DataFrame) -> Iterator[Vio
     yield from _when("L-d", "a user's train, valid and test events of a task are not in this order", both, late)
 
 
-def _history_violations(cases: pl.DataFrame, events: pl.DataFrame) -> Iterator[Violation]:
-    target = events.rename({"item_id": "target_item"}).select(*_TARGET, target_pair="pair_id", target_group="group_id")
-    cases = cases.join(target.unique(_TARGET), on=_TARGET, how="left", maintain_order="left")
+def _targets(events: pl.DataFrame) -> pl.DataFrame:
+    """Pair and group of the event that a case asks about, by what the case says of it."""
+    events = events.rename({"item_id": "target_item"})
+    return events.select(*_TARGET, target_pair="pair_id", target_group="group_id").unique(_TARGET)
+
+
+def _history_violations(cases: pl.DataFrame, targets: pl.DataFrame, told: pl.DataFrame) -> Iterator[Violation]:
+    cases = cases.join(targets, on=_TARGET, how="left", maintain_order="left")
     flat = cases.drop(_LISTS)
     yield from _when(
         "S2", "cases: the target is not an event of the case's split", flat, pl.col("target_pair").is_null()
@@ -89,7 +100,7 @@ def _history_violations(cases: pl.DataFrame, events: pl.DataFrame) -> Iterator[V
     uneven = pl.any_horizontal(pl.col(name).list.len() != pl.col(_LISTS[0]).list.len() for name in _LISTS[1:])
     yield from _when("S2", "cases: the history's lists differ in length", cases.select(*flat.columns, *_LISTS), uneven)
     entries = cases.filter(~uneven).explode(_LISTS, empty_as_null=False)
-    yield from _entry_violations(entries.join(_told(events), on="hist_event_ids", how="left"))
+    yield from _entry_violations(entries.join(told, on="hist_event_ids", how="left"))
 
 
 def _told(events: pl.DataFrame) -> pl.DataFrame:
@@ -105,6 +116,7 @@ def _told(events: pl.DataFrame) -> pl.DataFrame:
         event_query="query_id",
         event_bit=pl.col("task").replace_strict(TASK_BIT, return_dtype=pl.Int8),
         event_held_out=pl.col("pair_held_out") | pl.col("item_held_out"),
+        event_tested=pl.col("pair_tested") | pl.col("item_tested"),
     )
 
 
@@ -125,8 +137,12 @@ def _entry_violations(entries: pl.DataFrame) -> Iterator[Violation]:
     test = pl.col("split") == "test"
     forbidden = (pl.col("event_split") == "test") | ((pl.col("event_split") == "valid") & ~test)
     yield from _when("L-b", "cases: a history entry is of a split that the case may not see", entries, forbidden)
-    held_out = (pl.col("split") == "train") & pl.col("event_held_out")
-    yield from _when("L-c", "cases: a training history holds a held-out pair", entries, held_out)
+    train = pl.col("split") == "train"
+    yield from _when(
+        "L-c", "cases: a training history holds a held-out pair", entries, train & pl.col("event_held_out")
+    )
+    tested = ~train & pl.col("event_tested")
+    yield from _when("L-c", "cases: a history holds a pair that is held out as test", entries, tested)
     same_group = (pl.col("target_group") >= 0) & (pl.col("event_group") == pl.col("target_group"))
     yield from _when("L-e", "cases: a history entry is of the target's request", entries, same_group)
     query = (pl.col("task") == "rec") & (pl.col("hist_queries") > 0) & (pl.col("event_pair") == pl.col("target_pair"))

@@ -47,7 +47,9 @@ QUESTION_COLUMNS = (
 class TrainingData:
     """All that a method may see when it is fitted: nothing of the test split.
 
-    items, queries: the canonical tables (text of all items; `n_train` counts train events only).
+    items: the canonical table (text of all items; `n_train` counts train events only).
+    queries: the rows of the canonical table that train and valid cases ask or category paths make, with the query_id
+    of the whole table; `n_items` counts items by train searches and paths only.
     n_users, n_items: users have ids 0..n_users-1, items 1..n_items (0 is padding).
     events: train interactions (columns of schema.INTERACTIONS).
     cases: train and valid cases with their targets (columns of schema.CASES).
@@ -107,7 +109,8 @@ class Pack:
         if not self.exported:
             return self._read("cases", schema.CASES, pl.col("split").is_in(wanted))
         cases = self._read("cases", EXPORTED["cases"], pl.col("split").is_in(wanted))
-        joined = cases.join(self._labels(wanted).drop("split", "positives"), on="case_id", how="left")
+        targets = self._labels(wanted).drop("split", "positives")
+        joined = cases.join(targets, on="case_id", how="left", maintain_order="left")
         return schema.conform(joined, schema.CASES, f"{self.folder}: cases with labels")
 
     def candidates(self, *splits: str) -> pl.DataFrame:
@@ -116,7 +119,8 @@ class Pack:
         lists = self._candidate_lists(wanted)
         if not self.exported:
             return lists
-        joined = lists.join(self._labels(wanted).drop("split", "target_item"), on="case_id", how="left")
+        positives = self._labels(wanted).drop("split", "target_item")
+        joined = lists.join(positives, on="case_id", how="left", maintain_order="left")
         return schema.conform(joined, schema.CANDIDATES, f"{self.folder}: candidates with labels")
 
     def labels(self, split: str) -> pl.DataFrame:
@@ -142,13 +146,16 @@ class Pack:
 
     def training_data(self) -> TrainingData:
         """Training events, training and validation cases, validation candidates; nothing of the test split."""
+        cases = self.cases("train", "valid")
+        made = self.items["query_ids"].list.explode(empty_as_null=False)
+        known = pl.concat([cases["query_id"], made]).unique()
         return TrainingData(
             items=self.items,
-            queries=self.queries,
+            queries=self.queries.filter(pl.col("query_id").is_in(known.implode())),
             n_users=self.n_users,
             n_items=self.n_items,
             events=self._read("interactions", schema.INTERACTIONS, pl.col("split") == "train"),
-            cases=self.cases("train", "valid"),
+            cases=cases,
             valid_candidates=self.candidates("valid"),
         )
 
@@ -168,7 +175,8 @@ class Pack:
             table = (frame if keep is None else frame.filter(keep)).collect()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"{path}: not readable ({error}). Delete the folder and prepare it again.") from error
-        return schema.conform(table, columns, str(path))
+        table = schema.conform(table, columns, str(path))
+        return table.sort("case_id") if "case_id" in columns else table
 
 
 def load_pack(path: Path | str) -> Pack:

@@ -10,7 +10,7 @@ import polars as pl
 
 from gemsbench.data import schema
 from gemsbench.data.canonical import CanonicalTables, canonical_tables
-from gemsbench.data.invariants import SHOWN, Violation, structure_violations
+from gemsbench.data.invariants import SHOWN, Violation, core_violations, structure_violations
 from gemsbench.data.recipe import Recipe
 from gemsbench.data.statistics import table_statistics
 from gemsbench.errors import CheckError, InputError
@@ -42,20 +42,39 @@ def prepare(
     raw files that cannot be read.
     """
     canonical = canonical_tables(recipe.load(raw_folder, settings), recipe, seed)
+    # Before anybody is taken out or split: that is where a k-core is a k-core.
+    _stop_if(recipe, core_violations(canonical.users, canonical.items, canonical.interactions, recipe.k_core))
     if recipe.both_behaviours:
         canonical = users_with_both(canonical)
     tables, split_counts = _protocol_tables(canonical, recipe, seed, history_length, negatives)
     counts = {**canonical.counts, **{f"split: {name}": number for name, number in split_counts.items()}}
-    broken = structure_violations(tables, recipe, counts) or protocol_violations(
-        tables, recipe, seed, negatives=negatives
-    )
+    _stop_if(recipe, structure_violations(tables, recipe, counts))
+    _stop_if(recipe, protocol_violations(tables, recipe, seed, negatives=negatives))
+    asked = {"seed": seed, "history_length": history_length, "negatives": negatives}
+    statistics = {**_statistics(recipe, canonical, tables, counts), **asked}
+    with atomic_path(out) as folder:
+        folder.mkdir()
+        for name, table in tables.items():
+            write_table(folder / f"{name}.parquet", table)
+        statistics["files"] = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+        write_json(folder / STATS, statistics)
+    return statistics
+
+
+def _stop_if(recipe: Recipe, broken: list[Violation]) -> None:
     if broken:
         raise CheckError(
             f"{recipe.name}: {len(broken)} invariants do not hold, nothing was written.\n{_listed(broken)}"
         )
-    statistics = {
-        # The dataset as it is; what the split takes away stands in the funnel.
-        **table_statistics({**tables, "interactions": canonical.interactions}, counts, canonical.skipped),
+
+
+def _statistics(
+    recipe: Recipe, canonical: CanonicalTables, tables: Mapping[str, pl.DataFrame], counts: Mapping[str, int]
+) -> dict[str, Any]:
+    """What stats.json says of the data; the dataset as it is: what the split takes away stands in the funnel."""
+    whole = {**tables, "interactions": canonical.interactions}
+    return {
+        **table_statistics(whole, counts, canonical.skipped, canonical.malformed),
         **case_statistics(tables),
         "upstream_leak_rate": upstream_leak_rate(canonical.interactions),
         "false_negative_share": false_negative_share(tables),
@@ -64,20 +83,10 @@ def prepare(
         "title": recipe.title,
         "licence": recipe.licence,
         "citation": recipe.citation,
-        "seed": seed,
-        "history_length": history_length,
-        "negatives": negatives,
         "n_users": tables["users"].height,
         "n_items": tables["items"].height,
         "fingerprint": protocol_fingerprint(tables["cases"], tables["candidates"]),
     }
-    with atomic_path(out) as folder:
-        folder.mkdir()
-        for name, table in tables.items():
-            write_table(folder / f"{name}.parquet", table)
-        statistics["files"] = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
-        write_json(folder / STATS, statistics)
-    return statistics
 
 
 def _protocol_tables(
@@ -96,7 +105,7 @@ def _protocol_tables(
     )
     tables = {
         "items": _with_train_counts(canonical.items, events),
-        "queries": canonical.queries,
+        "queries": _with_item_counts(canonical.queries, canonical.items, events),
         "users": _with_event_counts(canonical.users, events),
         "interactions": events,
         "cases": cases,
@@ -109,6 +118,16 @@ def _with_train_counts(items: pl.DataFrame, events: pl.DataFrame) -> pl.DataFram
     train = events.filter(pl.col("split") == "train").group_by("item_id").agg(n_train=pl.len().cast(pl.Int32))
     joined = items.drop("n_train").join(train, on="item_id", how="left", maintain_order="left")
     return joined.with_columns(pl.col("n_train").fill_null(0))
+
+
+def _with_item_counts(queries: pl.DataFrame, items: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    """n_items without validation and test searches: a query with one item would name the answer."""
+    searched = events.filter(pl.col("split") == "train", pl.col("query_id") > 0).select("query_id", "item_id")
+    made = items.select(query_id="query_ids", item_id="item_id").explode("query_id", empty_as_null=False)
+    pairs = pl.concat([searched, made]).unique()
+    counted = pairs.group_by("query_id").agg(n_items=pl.len().cast(pl.Int32))
+    joined = queries.drop("n_items").join(counted, on="query_id", how="left", maintain_order="left")
+    return joined.with_columns(pl.col("n_items").fill_null(0))
 
 
 def _with_event_counts(users: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:

@@ -28,12 +28,13 @@ class Split:
 
 
 def split_interactions(events: pl.DataFrame, unit: Literal["pair", "task"], *, both_behaviours: bool) -> Split:
-    """Give every event its split; drop training events that would give a held-out event away.
+    """Give every event its split; drop events that would give a held-out event away.
 
     events: the columns of schema.INTERACTIONS except split. Within a user (pair) or a user's task (task) the last unit
     is test, the last but one valid, the rest train; fewer than three units are all train.
-    Dropped: train events whose pair_id or (user, item) is held out; events later than one that is held out after them
-    (a search logged long after its purchase), so that train <= valid <= test in order_key per user and task.
+    Dropped: train events whose pair_id or (user, item) is held out, valid events whose pair_id or (user, item) is test
+    in any task; events later than one that is held out after them (a search logged long after its purchase), so that
+    train <= valid <= test in order_key per user and task.
     Users left without a train event (of each task if both_behaviours) keep all their events as train: they are
     learned from and never asked.
     """
@@ -48,7 +49,7 @@ def split_interactions(events: pl.DataFrame, unit: Literal["pair", "task"], *, b
     reasons = marked["reason"]
     asked = marked.filter((pl.col("split") == "test") & (reasons == ""))["user_id"].n_unique()
     counts = {
-        "train events dropped: their pair or (user, item) is held out": int((reasons == "held out").sum()),
+        "events dropped: their pair or (user, item) is held out": int((reasons == "held out").sum()),
         "events dropped: later than a held-out event": int((reasons == "late").sum()),
         "users with too few training events (never asked)": unasked.len(),
         "users without a held-out event": marked["user_id"].n_unique() - asked,
@@ -106,26 +107,30 @@ def _leave_one_out(*keys: str) -> pl.Expr:
 
 def _with_drop_reason(marked: pl.DataFrame) -> pl.DataFrame:
     """Add `reason`: "held out", "late", or "" for events that stay."""
-    train, valid = pl.col("split") == "train", pl.col("split") == "valid"
-    held_out = (~train).any().over("user_id", "pair_id") | (~train).any().over("user_id", "item_id")
+    train, valid, test = (pl.col("split") == split for split in schema.SPLITS)
     task = ["user_id", "task"]
+    told = (train & _known_from(~train)) | (valid & _known_from(test))
     # Null (nothing held out after the event) compares as null, which `when` takes as false.
-    test_key = pl.col("order_key").filter(pl.col("split") == "test").max().over(task)
-    valid_key = pl.col("order_key").filter(valid & ~pl.col("late_valid").fill_null(False)).max().over(task)
+    test_key = pl.col("order_key").filter(test).max().over(task)
+    late_valid = valid & (pl.col("order_key") > pl.col("test_key"))
+    valid_key = pl.col("order_key").filter(valid & (pl.col("reason") == "")).max().over(task)
     late_train = train & (pl.col("order_key") > pl.min_horizontal("valid_key", "test_key"))
     return (
         marked.with_columns(test_key=test_key)
-        .with_columns(late_valid=valid & (pl.col("order_key") > pl.col("test_key")))
+        .with_columns(
+            reason=pl.when(told).then(pl.lit("held out")).when(late_valid).then(pl.lit("late")).otherwise(pl.lit(""))
+        )
         .with_columns(valid_key=valid_key)
         .with_columns(
-            reason=pl.when(train & held_out)
-            .then(pl.lit("held out"))
-            .when(late_train | pl.col("late_valid"))
-            .then(pl.lit("late"))
-            .otherwise(pl.lit(""))
+            reason=pl.when((pl.col("reason") == "") & late_train).then(pl.lit("late")).otherwise(pl.col("reason"))
         )
-        .drop("test_key", "late_valid", "valid_key")
+        .drop("test_key", "valid_key")
     )
+
+
+def _known_from(events: pl.Expr) -> pl.Expr:
+    """True where one of the events has this event's pair or its user and item."""
+    return events.any().over("user_id", "pair_id") | events.any().over("user_id", "item_id")
 
 
 def _users_below(kept: pl.DataFrame, both_behaviours: bool) -> pl.Series:

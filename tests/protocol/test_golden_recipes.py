@@ -1,0 +1,65 @@
+"""Golden counts: each recipe gives the cases that are committed in golden_recipes.json, question by question.
+
+A test that fails here means that published numbers are no longer comparable. Where that is intended, renew the file
+    GEMSBENCH_MIRROR=<folder of raw files> python tests/protocol/test_golden_recipes.py
+and let the change of golden_recipes.json be reviewed in a commit of its own that says why the counts moved.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gemsbench.config import load_settings
+from gemsbench.data.fetch import fetch
+from gemsbench.files import read_json, write_json
+from gemsbench.profile import Profile, load_profile
+from gemsbench.protocol.prepare import prepare
+from gemsbench.registry import RECIPES, resolve
+
+GOLDEN = Path(__file__).with_name("golden_recipes.json")
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+SIMULATED = ("simulated-amazon", "simulated-qilin")  # with the settings of config/mini.yaml
+REAL = ("lastfm-small", "movielens-small", "journey-small")  # with those of config/mini-real.yaml
+PINNED = ("users", "items", "queries", "inter_rec", "inter_src", "cases", "fingerprint")
+
+
+def figures(profile: Profile, name: str, root: Path) -> dict[str, Any]:
+    """The pinned statistics of a recipe, made from its raw files in a folder of its own."""
+    recipe = resolve(RECIPES[name])
+    settings = load_settings(recipe.settings, profile.recipes[name], name)
+    raw = fetch(recipe, settings, profile.data_seed, root, quiet=True)
+    out = root / "prepared"
+    stats = prepare(recipe, settings, raw, out, seed=profile.data_seed, history_length=profile.history_length)
+    asked = {"data_seed": profile.data_seed, "history_length": profile.history_length}
+    return asked | {key: stats[key] for key in PINNED}
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_a_simulated_recipe_is_what_it_was(name: str, tmp_path: Path) -> None:
+    assert figures(load_profile(CONFIG / "mini.yaml"), name, tmp_path) == read_json(GOLDEN)[name]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_recipe_is_what_it_was(name: str, tmp_path: Path, mirror: Path) -> None:
+    assert figures(load_profile(CONFIG / "mini-real.yaml"), name, tmp_path) == read_json(GOLDEN)[name]
+
+
+def renew() -> None:
+    """Write golden_recipes.json anew; the real recipes need GEMSBENCH_MIRROR."""
+    if not os.environ.get("GEMSBENCH_MIRROR"):
+        raise SystemExit("Set GEMSBENCH_MIRROR to the folder of the raw files of the real recipes.")
+    found = {}
+    for config, names in (("mini.yaml", SIMULATED), ("mini-real.yaml", REAL)):
+        for name in names:
+            with tempfile.TemporaryDirectory() as root:
+                found[name] = figures(load_profile(CONFIG / config), name, Path(root))
+    write_json(GOLDEN, found)
+
+
+if __name__ == "__main__":
+    renew()
