@@ -14,8 +14,6 @@ for fetched in JOBS.get("fetch", {}).values():
         benchmark:
             f"<benchmarks>/fetch/{fetched.name}.tsv"
         retries: 0 if fetched.provenance else 2
-        message:
-            f"raw files of {fetched.name}"
         threads: requested("fetch").threads
         resources:
             mem_mb=requested("fetch").mem_mb,
@@ -24,6 +22,8 @@ for fetched in JOBS.get("fetch", {}).values():
         params:
             recipe=fetched.name,
             config=CONFIG,
+        message:
+            f"raw files of {fetched.name}"
         shell:
             "gemsbench data fetch {params.recipe} --config {params.config} > {log} 2>&1"
 
@@ -46,8 +46,6 @@ rule prepare:
         "<logs>/prepare/{recipe}.log",
     benchmark:
         "<benchmarks>/prepare/{recipe}.tsv"
-    message:
-        "prepare {wildcards.recipe}"
     threads: requested("prepare").threads
     resources:
         mem_mb=requested("prepare").mem_mb,
@@ -55,5 +53,7 @@ rule prepare:
     params:
         config=CONFIG,
         folder=lambda wildcards, output: os.path.dirname(output.stats),
+    message:
+        "prepare {wildcards.recipe}"
     shell:
         "gemsbench data prepare {wildcards.recipe} --config {params.config} --out {params.folder} --quiet > {log} 2>&1"

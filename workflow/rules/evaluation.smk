@@ -12,8 +12,6 @@ rule evaluate:
         "<logs>/evaluate/{recipe}/{backbone}/{method}/{seed}.log",
     benchmark:
         "<benchmarks>/evaluate/{recipe}/{backbone}/{method}/{seed}.tsv"
-    message:
-        "evaluate {wildcards.method} on {wildcards.recipe} (backbone {wildcards.backbone}, seed {wildcards.seed})"
     threads: requested("evaluate").threads
     resources:
         mem_mb=requested("evaluate").mem_mb,
@@ -21,5 +19,7 @@ rule evaluate:
     params:
         data=lambda wildcards, input: os.path.dirname(input.pack[-1]),
         folder=lambda wildcards, output: os.path.dirname(output.metrics),
+    message:
+        "evaluate {wildcards.method} on {wildcards.recipe} (backbone {wildcards.backbone}, seed {wildcards.seed})"
     shell:
         "gemsbench evaluate {input.scores} --data {params.data} --out {params.folder} --quiet > {log} 2>&1"

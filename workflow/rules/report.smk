@@ -11,8 +11,6 @@ rule tables:
         "<logs>/tables/all.log",
     benchmark:
         "<benchmarks>/tables/all.tsv"
-    message:
-        "tables"
     threads: requested("tables").threads
     resources:
         mem_mb=requested("tables").mem_mb,
@@ -20,5 +18,7 @@ rule tables:
     params:
         config=CONFIG,
         folder=lambda wildcards, output: os.path.dirname(output.provenance),
+    message:
+        "tables"
     shell:
         "gemsbench tables --config {params.config} --out {params.folder} --quiet > {log} 2>&1"

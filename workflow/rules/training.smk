@@ -18,8 +18,6 @@ rule train:
         "<logs>/train/{recipe}/{backbone}/{method}/{seed}.log",
     benchmark:
         "<benchmarks>/train/{recipe}/{backbone}/{method}/{seed}.tsv"
-    message:
-        "train {wildcards.method} on {wildcards.recipe} (backbone {wildcards.backbone}, seed {wildcards.seed})"
     threads: requested("train").threads
     resources:
         mem_mb=requested("train").mem_mb,
@@ -28,6 +26,8 @@ rule train:
     params:
         config=CONFIG,
         folder=lambda wildcards, output: os.path.dirname(output.scores),
+    message:
+        "train {wildcards.method} on {wildcards.recipe} (backbone {wildcards.backbone}, seed {wildcards.seed})"
     shell:
         "gemsbench train {wildcards.method} {wildcards.recipe} --backbone {wildcards.backbone} --seed {wildcards.seed}"
         " --config {params.config} --out {params.folder} --quiet > {log} 2>&1"
