@@ -6,6 +6,7 @@ import ast
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from gemsbench.config import load_settings
 from gemsbench.data import amazon, qilin
+from gemsbench.data.fetch import fetch
 from gemsbench.data.kcore import k_core
 from gemsbench.data.recipe import RawLog, Recipe
 from gemsbench.data.simulation import qilin_files
@@ -22,7 +24,8 @@ from gemsbench.data.simulation.raw_ids import asins, reviewer_ids
 from gemsbench.data.simulation.request_world import RequestWorldSettings
 from gemsbench.data.simulation.world import WorldSettings
 from gemsbench.errors import InputError
-from gemsbench.files import sha256_file
+from gemsbench.files import read_json, sha256_file
+from gemsbench.protocol.prepare import prepare
 from gemsbench.seeds import stream
 
 SEED = 2026
@@ -290,3 +293,15 @@ def test_ids_are_distinct_and_of_one_width(make: Callable[[Any], pl.Series]) -> 
     ids = make(np.arange(300_000))
     assert ids.n_unique() == 300_000
     assert ids.str.len_chars().n_unique() == 1
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("users", [50, 120])
+def test_the_number_of_users_alone_makes_a_world_of_any_size(recipe: Recipe, users: int, tmp_path: Path) -> None:
+    settings = recipe.settings()
+    settings = replace(settings, world=replace(settings.world, users=users))
+    folder = fetch(recipe, settings, SEED, tmp_path, quiet=True)
+    prepare(recipe, settings, folder, tmp_path / "out", seed=SEED, history_length=5)
+    stats = read_json(tmp_path / "out" / "stats.json")
+    assert 0.3 * users <= stats["users"] <= users  # the filters of Qilin keep about two in five
+    assert stats["cases"]["rec"]["test"] > 0 < stats["cases"]["src"]["test"]

@@ -30,6 +30,9 @@ _DAY = 86_400
 _FIRST_DAY, _LAST_DAY = 10_957, 16_270  # days since 1970: 2000-01-01, 2014-07-19
 
 
+_BUYERS_PER_ITEM = 12
+
+
 @dataclass(frozen=True)
 class WorldSettings:
     """Size of the simulated purchase log; the real Electronics 5-core is 192403, 63001, 498196, 960, 60, 8.8."""
@@ -39,7 +42,12 @@ class WorldSettings:
     listed_items: int = 660  # products with a metadata line, bought or not
     topics: int = 48  # leaves of the category tree, at most 960
     communities: int = 10
-    mean_purchases: float = 9.0
+    mean_purchases: float = 9.0  # of a user; more where few users must keep every item in the k-core
+
+    @property
+    def purchases_per_user(self) -> float:
+        """Mean purchases of a user: as set, or what gives the items enough buyers on average to survive a 5-core."""
+        return max(self.mean_purchases, _BUYERS_PER_ITEM * self.items / max(self.users, 1))
 
 
 @dataclass(frozen=True)
