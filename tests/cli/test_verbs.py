@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from gemsbench.cli import main
-from gemsbench.files import read_json, sha256_file, write_json
+from gemsbench.files import read_header, read_json, sha256_file, write_json, write_table
 
 PROFILE = {
     "profile": "tiny",
@@ -171,3 +171,15 @@ def test_plan_sync_and_prune_agree_with_what_is_there(prepared: Path, run: Run) 
     run("prune", "--config", "tiny.yaml", "--yes")
     assert not stray.exists()
     assert (prepared / RUNS / "random/1/scores.parquet").exists()
+
+
+def test_scores_of_a_model_that_saw_other_events_are_refused(prepared: Path, run: Run, tmp_path: Path) -> None:
+    """Invariant L-g: artefacts declare what they were fitted on."""
+    table, header = (read(RUNS / "popularity/1/scores.parquet") for read in (pl.read_parquet, read_header))
+    assert header["fitted_on"] == read_json(RUNS / "popularity/1/model/fitted_on.json")
+    for declared in ({"split": "all", "events": header["fitted_on"]["events"]}, {"split": "train", "events": "0"}):
+        write_table(tmp_path / "other.parquet", table, header | {"fitted_on": declared})
+        shown = run("evaluate", str(tmp_path / "other.parquet"), "--data", DATA, code=1)
+        assert "Train it on this data's training split" in shown
+    write_table(tmp_path / "outside.parquet", table, {k: v for k, v in header.items() if k != "fitted_on"})
+    run("evaluate", str(tmp_path / "outside.parquet"), "--data", DATA, "--out", str(tmp_path / "m"))

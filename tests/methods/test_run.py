@@ -91,6 +91,7 @@ def test_score_file_of_both_tasks(pack_folder: Path, outside: str, tmp_path: Pat
         "profile": "test",
         "tasks": ["rec", "src"],
         "fingerprint": pack.fingerprint,
+        "fitted_on": pack.fitted_on,
         "version": __version__,
     }
     candidates = pack.candidates("test")

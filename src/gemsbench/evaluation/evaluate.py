@@ -64,6 +64,7 @@ def evaluate(scores: Path | Scores, data: Path | questions.PackLike) -> Evaluati
     run = scores if isinstance(scores, Scores) else read_scores(Path(scores))
     pack = questions.load(data)
     tasks = questions.declared_tasks(run.header, describe(run.header))
+    _check_fitted_on(run.header, pack)
     asked = questions.select_questions(pack, tasks)
     aligned = align(run, asked.table, pack.fingerprint)
     ranks = metrics.rank_positives(aligned.flat, asked.offsets, asked.positive)
@@ -72,6 +73,16 @@ def evaluate(scores: Path | Scores, data: Path | questions.PackLike) -> Evaluati
     if not by_task:
         raise InputError(f"{describe(run.header)}: the data has no test case of {', '.join(tasks)}.")
     return Evaluation(by_task, _rank_table(asked.table, ranks), dict(run.header))
+
+
+def _check_fitted_on(header: Mapping[str, Any], pack: questions.PackLike) -> None:
+    """Refuse scores of a model that saw other events than the training ones; a run from outside may declare nothing."""
+    declared = header.get("fitted_on")
+    if declared is not None and declared != pack.fitted_on:
+        raise InputError(
+            f"{describe(header)}: the model declares to be fitted on {declared}, the training events of this data are "
+            f"{pack.fitted_on}. Train it on this data's training split and score again."
+        )
 
 
 def _only(ranks: metrics.Ranks, chosen: npt.NDArray[np.bool_]) -> metrics.Ranks:

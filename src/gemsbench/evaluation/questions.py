@@ -26,6 +26,11 @@ class PackLike(Protocol):
         """Protocol fingerprint of cases and candidates."""
         ...
 
+    @property
+    def fitted_on(self) -> dict[str, str]:
+        """What a method must have been fitted on: split and sha256 of the training events."""
+        ...
+
     def cases(self, *splits: str) -> pl.DataFrame:
         """Cases of the splits: case_id, task, ..."""
         ...

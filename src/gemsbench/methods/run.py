@@ -16,7 +16,7 @@ from gemsbench.config import load_settings
 from gemsbench.errors import InputError
 from gemsbench.evaluation.ragged import offsets_of
 from gemsbench.evaluation.scores import write_scores
-from gemsbench.files import canonical_json, write_text
+from gemsbench.files import canonical_json, read_json, write_json, write_text
 from gemsbench.methods.contract import Method, ScoreArray
 from gemsbench.methods.progress import quietly
 from gemsbench.profile import Profile, Run, method_entry
@@ -25,6 +25,7 @@ from gemsbench.protocol.pack import Pack, load_pack
 MODEL = "model"
 SCORES = "scores.parquet"
 LOG = "log.jsonl"
+FITTED_ON = "fitted_on.json"  # in the model folder: what it was fitted on (invariant L-g)
 
 
 def fit_and_score(
@@ -48,7 +49,8 @@ def fit_and_score(
     model.parent.mkdir(parents=True, exist_ok=True)
     with quietly(quiet):
         began = time.perf_counter()
-        method.fit(config, pack.training_data(), backbone, run.seed, model)
+        data = pack.training_data()
+        method.fit(config, data, backbone, run.seed, model)
         if not model.is_dir():
             raise InputError(f"{method_key}: fit returned without writing the folder `out` that it was given.")
         if (model / LOG).is_file():
@@ -56,6 +58,7 @@ def fit_and_score(
         else:
             line = {"stage": "fit", "seconds": round(time.perf_counter() - began, 3)}
             write_text(out / LOG, canonical_json(line) + "\n")
+        write_json(model / FITTED_ON, data.fitted_on)
         return _score(method, method_key, profile, run, pack, model, out / SCORES)
 
 
@@ -79,6 +82,7 @@ def _score(method: Method, method_key: str, profile: Profile, run: Run, pack: Pa
         "profile": profile.profile,
         "tasks": list(tasks),
         "fingerprint": pack.fingerprint,
+        "fitted_on": read_json(model / FITTED_ON),
         "version": __version__,
     }
     case_ids = np.concatenate([cases["case_id"].to_numpy() for cases in asked])

@@ -12,7 +12,18 @@ from gemsbench.files import atomic_path, sha256_file, write_json, write_table, w
 from gemsbench.protocol.pack import CHECKSUMS, EXPORTED, FORMAT_VERSION, MANIFEST, Pack
 
 # Keys of stats.json that a reader of the pack needs.
-CARRIED = ("recipe", "title", "licence", "citation", "seed", "history_length", "negatives", "fingerprint", "n_users")
+CARRIED = (
+    "recipe",
+    "title",
+    "licence",
+    "citation",
+    "seed",
+    "history_length",
+    "negatives",
+    "fingerprint",
+    "train_events",
+    "n_users",
+)
 
 README = """# {recipe}: a gemsbench pack
 

@@ -15,7 +15,7 @@ import polars as pl
 
 from gemsbench.data import schema
 from gemsbench.errors import InputError
-from gemsbench.files import read_json, sha256_file
+from gemsbench.files import read_json, sha256_file, table_sha256
 
 FORMAT_VERSION = 1
 STATS = "stats.json"
@@ -64,6 +64,11 @@ class TrainingData:
     cases: pl.DataFrame
     valid_candidates: pl.DataFrame
 
+    @cached_property
+    def fitted_on(self) -> dict[str, str]:
+        """What an artefact fitted on these data declares: the split and the sha256 of its events (invariant L-g)."""
+        return {"split": "train", "events": table_sha256(self.events)}
+
 
 @dataclass(frozen=True)
 class Pack:
@@ -82,6 +87,11 @@ class Pack:
     def fingerprint(self) -> str:
         """Protocol fingerprint (protocol/fingerprint.py): numbers with different ones never share a table."""
         return str(self.manifest["fingerprint"])
+
+    @property
+    def fitted_on(self) -> dict[str, str]:
+        """What a run on this recipe must have been fitted on; evaluation refuses scores that declare anything else."""
+        return {"split": "train", "events": str(self.manifest["train_events"])}
 
     @property
     def n_users(self) -> int:

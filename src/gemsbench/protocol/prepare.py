@@ -14,7 +14,7 @@ from gemsbench.data.invariants import SHOWN, Violation, core_violations, structu
 from gemsbench.data.recipe import Recipe
 from gemsbench.data.statistics import table_statistics
 from gemsbench.errors import CheckError, InputError
-from gemsbench.files import atomic_path, sha256_file, write_json, write_table
+from gemsbench.files import atomic_path, sha256_file, table_sha256, write_json, write_table
 from gemsbench.protocol.both_behaviours import users_with_both
 from gemsbench.protocol.candidate_invariants import false_negative_share
 from gemsbench.protocol.candidates import NEGATIVES, build_candidates
@@ -86,6 +86,7 @@ def _statistics(
         "n_users": tables["users"].height,
         "n_items": tables["items"].height,
         "fingerprint": protocol_fingerprint(tables["cases"], tables["candidates"]),
+        "train_events": table_sha256(tables["interactions"].filter(pl.col("split") == "train")),
     }
 
 
