@@ -16,7 +16,7 @@ from gemsbench import seeds
 from gemsbench.data import schema
 from gemsbench.evaluation.metrics import hit, rank_positives
 from gemsbench.evaluation.ragged import flatten
-from gemsbench.files import sha256_file, write_json, write_table
+from gemsbench.files import read_table, sha256_file, table_sha256, write_json, write_table
 from gemsbench.protocol.pack import FORMAT_VERSION, QUESTION_COLUMNS, TrainingData
 
 N_QUERIES = 6
@@ -75,7 +75,8 @@ class World:
             write_table(folder / f"{name}.parquet", tables[name].select(pl.col(c).cast(t) for c, t in columns.items()))
         files = {f"{name}.parquet": sha256_file(folder / f"{name}.parquet") for name in tables}
         stats = {"recipe": "world", "fingerprint": "f" * 64, "n_users": self.n_users, "format_version": FORMAT_VERSION}
-        write_json(folder / "stats.json", {**stats, "files": files})
+        learned = read_table(folder / "interactions.parquet").filter(pl.col("split") == "train")
+        write_json(folder / "stats.json", {**stats, "train_events": table_sha256(learned), "files": files})
         return folder
 
 

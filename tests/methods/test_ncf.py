@@ -14,6 +14,7 @@ import torch
 
 from gemsbench.errors import InputError
 from gemsbench.files import read_json
+from gemsbench.methods import ncf
 from gemsbench.methods.contract import NoSettings
 from gemsbench.methods.ncf import NCF, NCFSettings, torch_threads
 from gemsbench.methods.popularity import Popularity
@@ -120,3 +121,24 @@ def test_the_number_of_threads_is_put_back() -> None:
     with torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epochs", 0), ("hidden_layers", 0), ("batch_size", 0), ("negatives", 0), ("learning_rate", -1.0), ("alpha", 2.0)],
+)
+def test_settings_out_of_range_are_named(field: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"ncf: {field} is"):
+        NCFSettings(**{field: value})
+
+
+def test_a_checkpoint_belongs_to_its_settings_seed_data_and_code(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = world.data
+    fewer = replace(
+        data, events=data.events.filter(pl.col("user_id") != data.events.filter(pl.col("task") == "rec")["user_id"][0])
+    )
+    problems = [ncf._problem(SHORT, data, 1), ncf._problem(SHORT, data, 2), ncf._problem(SHORT, fewer, 1)]
+    problems.append(ncf._problem(replace(SHORT, l2=0.5), data, 1))
+    monkeypatch.setattr(ncf, "source_sha256", lambda *_: "edited")
+    problems.append(ncf._problem(SHORT, data, 1))
+    assert len({problem.fingerprint for problem in problems}) == len(problems)

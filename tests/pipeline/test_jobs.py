@@ -103,8 +103,9 @@ def test_the_stages_of_dvc_depend_on_all_that_their_jobs_read(repository: Path) 
     assert not any(a != b and a.is_relative_to(b) for a in outputs for b in outputs)
 
 
-def test_settings_files_are_written_once(tmp_path: Path) -> None:
+def test_settings_files_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = list(all_jobs(profile()))
+    monkeypatch.chdir(tmp_path)  # those of raw files, which all profiles share, lie below data/
     with_settings = [job for job in jobs if settings_path(tmp_path, job)]
     assert len(write_settings(tmp_path, jobs)) == len(with_settings) > 0
     assert write_settings(tmp_path, jobs) == ()

@@ -150,3 +150,35 @@ def test_settings_files_change_only_with_their_content(finished: Any) -> None:
     finished.snakemake("--dry-run")
     changed = {str(path.relative_to(folder)) for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert changed == {"train/simulated-amazon/none/popularity/1.json", "tables/all.json"}
+
+
+def test_a_second_profile_of_the_same_recipe_leaves_the_first_alone(finished: Any) -> None:
+    text = (finished.root / "config/mini.yaml").read_text(encoding="utf-8")
+    other = finished.root / "config/other.yaml"
+    other.write_text(text.replace("profile: mini", "profile: other"), encoding="utf-8")
+    finished.snakemake("--configfile", "config/other.yaml", "--", "prepared")
+    assert finished.pending() == {}
+
+
+def test_another_tie_rule_makes_every_number_anew(finished: Any) -> None:
+    finished.edit("src/gemsbench/protocol/fingerprint.py", '"pessimistic"', '"optimistic"')
+    finished.gemsbench("sync")
+    finished.snakemake("--", "prepared")
+    finished.gemsbench("sync")
+    assert finished.pending() == {"train": 2, "evaluate": 2, "tables": 1}
+
+
+@pytest.mark.parametrize("file", ["envs/requirements.lock", "envs/torch.txt"])
+def test_another_library_version_trains_anew(finished: Any, file: str) -> None:
+    path = finished.root / file
+    path.write_text(path.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    assert finished.pending()["train"] == 2
+
+
+def test_prune_waits_for_a_running_workflow(finished: Any) -> None:
+    lock = finished.root / ".snakemake" / "locks" / "0.input.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text("")
+    done = finished.gemsbench("prune", "--yes", check=False)
+    assert done.returncode == 1
+    assert "another run is at work" in done.stderr

@@ -61,6 +61,7 @@ def jobs_by_rule(profile):
 
 
 CONFIG = config_file()
+os.environ["GEMSBENCH_CONFIG"] = CONFIG
 PROFILE = checked(CONFIG)
 JOBS = jobs_by_rule(PROFILE)
 

@@ -13,7 +13,7 @@ for fetched in JOBS.get("fetch", {}).values():
             f"<logs>/fetch/{fetched.name}.log",
         benchmark:
             f"<benchmarks>/fetch/{fetched.name}.tsv"
-        retries: 0 if fetched.provenance else 2
+        retries: 0 if fetched.provenance else 3
         threads: requested("fetch").threads
         resources:
             mem_mb=requested("fetch").mem_mb,
@@ -21,11 +21,11 @@ for fetched in JOBS.get("fetch", {}).values():
             dvc=0 if fetched.provenance else 1,
         params:
             recipe=fetched.name,
-            config=CONFIG,
         message:
             f"raw files of {fetched.name}"
+        # The profile is not a parameter: raw files are shared, and another profile must not make them anew.
         shell:
-            "gemsbench data fetch {params.recipe} --config {params.config} > {log} 2>&1"
+            'gemsbench data fetch {params.recipe} --config "$GEMSBENCH_CONFIG" > {log} 2>&1'
 
 
 rule prepare:

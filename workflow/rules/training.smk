@@ -12,7 +12,12 @@ rule train:
             subcategory="{recipe}",
             labels={"method": "{method}", "backbone": "{backbone}", "seed": "{seed}"},
         ),
-        provenance=ensure("<results>/runs/{recipe}/{backbone}/{method}/{seed}/provenance.json", non_empty=True),
+        provenance=report(
+            ensure("<results>/runs/{recipe}/{backbone}/{method}/{seed}/provenance.json", non_empty=True),
+            category="Provenance",
+            subcategory="{recipe}",
+            labels={"method": "{method}", "backbone": "{backbone}", "seed": "{seed}"},
+        ),
         model=directory("<results>/runs/{recipe}/{backbone}/{method}/{seed}/model"),
     log:
         "<logs>/train/{recipe}/{backbone}/{method}/{seed}.log",

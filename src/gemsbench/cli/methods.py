@@ -30,6 +30,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Fit a method on the training split and score the test candidates; resumes where it was stopped."""
+    from gemsbench.files import read_json
     from gemsbench.methods.run import fit_and_score
     from gemsbench.pipeline.jobs import train_job
     from gemsbench.provenance import recording
@@ -38,8 +39,11 @@ def train(
     run = chosen_run(profile, Run(recipe, backbone, method, seed))
     results = results_folder(profile.profile)
     folder = out or run.folder(results)
-    with recording(folder, train_job(profile, run)):
+    with recording(folder, train_job(profile, run)) as notes:
         fit_and_score(method, profile, run, results / "prepared" / recipe, folder, quiet=quiet)
+        diagnostics = folder / "model" / "diagnostics.json"
+        if diagnostics.is_file():
+            notes["diagnostics"] = read_json(diagnostics)
     if not quiet:
         typer.echo(f"{method} on {recipe}: scores in {folder / 'scores.parquet'}")
 

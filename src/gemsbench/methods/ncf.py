@@ -34,6 +34,7 @@ from gemsbench.methods.neumf import NeuMF
 from gemsbench.methods.progress import progress_bar
 from gemsbench.methods.train_pairs import TrainPairs
 from gemsbench.methods.validation import ValidationLists
+from gemsbench.source_code import source_sha256
 
 if TYPE_CHECKING:
     from gemsbench.protocol.pack import TrainingData
@@ -115,6 +116,7 @@ def _problem(config: NCFSettings, data: TrainingData, seed: int) -> Problem:
         "sizes": [data.n_users, data.n_items],
         "data": content.hexdigest(),
         "versions": [torch.__version__, np.__version__],
+        "code": source_sha256("gemsbench.methods.ncf"),
     }
     return Problem(pairs, validation, seed, sha256_json(identity))
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from gemsbench import seeds
+from gemsbench.errors import InputError
 from gemsbench.methods.ncf_checkpoint import (
     load_checkpoint,
     optimizer_tensors,
@@ -38,7 +39,7 @@ class NCFSettings:
     """Config of NCF. Grid of the paper: factors 8-64, learning rate 1e-4 to 5e-3, batch 128-1024, negatives 1-10.
 
     The default factors and rates were chosen by mean validation NDCG@10 on the three small real recipes, against 8
-    factors with rates 1e-3 and 5e-3; in 15 epochs, rate 1e-3 does not bring GMF and MLP to convergence.
+    factors with rates 1e-3 and 5e-3, with at most 15 epochs per stage. Raises InputError for values out of range.
     """
 
     factors: int = 16
@@ -46,7 +47,7 @@ class NCFSettings:
     negatives: int = 4  # per positive, drawn anew every epoch
     batch_size: int = 1024  # rows, positive and negative
     learning_rate: float = 5e-3  # Adam
-    epochs: int = 15  # at most, per stage
+    epochs: int = 50  # at most, per stage; patience ends a stage earlier
     patience: int = 5  # epochs without a better validation NDCG@10
     l2: float = 0.0  # on the embedding rows of a batch
     alpha: float = 0.5  # weight of GMF when NeuMF starts from both parts
@@ -54,6 +55,15 @@ class NCFSettings:
     finetune_learning_rate: float = 5e-3
     threads: int = 1  # of torch; results are bit-identical for a fixed number
     checkpoint_seconds: float = 30.0  # at most this much work is lost by a kill
+
+    def __post_init__(self) -> None:
+        least = {"factors": 1, "hidden_layers": 1, "negatives": 1, "batch_size": 1, "epochs": 1, "patience": 1}
+        least |= {"threads": 1, "l2": 0, "learning_rate": 0, "finetune_learning_rate": 0, "checkpoint_seconds": 0}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise InputError(f"ncf: {name} is {getattr(self, name)}; it must be at least {smallest}.")
+        if not 0 <= self.alpha <= 1:
+            raise InputError(f"ncf: alpha is {self.alpha}; it must be between 0 and 1.")
 
 
 @dataclass(frozen=True)

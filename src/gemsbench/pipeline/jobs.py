@@ -18,7 +18,7 @@ from gemsbench.data.recipe import Recipe
 from gemsbench.data.schema import TABLES
 from gemsbench.files import sha256_file
 from gemsbench.profile import Profile, Run, method_entry, runs
-from gemsbench.protocol.pack import EXPORTED, MANIFEST
+from gemsbench.protocol.pack import EXPORTED, MANIFEST, STATS
 from gemsbench.provenance import Identity
 from gemsbench.source_code import source_files, source_sha256
 
@@ -34,9 +34,9 @@ TABLE_FILES = (
     "index.html",
 )
 LOCK = Path("envs/requirements.lock")
+TORCH = Path("envs/torch.txt")  # the one package that the lock leaves out
 
 # Where the work of each verb starts; a recipe's or a method's own module comes on top.
-FETCH_CODE = "gemsbench.data.fetch:fetch"
 PREPARE_CODE = "gemsbench.protocol.prepare:prepare"
 TRAIN_CODE = "gemsbench.methods.run:fit_and_score"
 EVALUATE_CODE = "gemsbench.evaluation.evaluate:evaluate"
@@ -123,7 +123,7 @@ def fetch_job(profile: Profile, recipe_name: str) -> Job | None:
             folder=folder,
             settings=_recipe_settings(profile, recipe),
             outputs={name: folder / name for name in recipe.simulated_files},
-            code=(FETCH_CODE, registry.RECIPES[recipe_name]),
+            code=(registry.RECIPES[recipe_name],),
         )
     if recipe.raw_files:
         folder = Path("data/raw") / recipe_name
@@ -145,7 +145,7 @@ def prepare_job(profile: Profile, recipe_name: str, out: Path | None = None) -> 
         folder=folder,
         settings={**settings, "history_length": profile.history_length},
         inputs=raw.outputs if raw else _own_files(settings),
-        outputs={**_pack(folder), "stats": folder / "stats.json"},
+        outputs={**{name: folder / f"{name}.parquet" for name in TABLES}, "stats": folder / STATS},
         code=(PREPARE_CODE, registry.RECIPES[recipe_name]),
         pins=raw.pins if raw else {},
         replaceable=recipe.simulate is not None,
@@ -170,7 +170,7 @@ def train_job(profile: Profile, run: Run, out: Path | None = None) -> Job:
             "method": run.method,
             "seed": run.seed,
         },
-        inputs={**_pack(results_folder(profile) / "prepared" / run.recipe), "requirements": LOCK},
+        inputs={**_pack(results_folder(profile) / "prepared" / run.recipe), "requirements": LOCK, "torch": TORCH},
         outputs={"scores": folder / "scores.parquet", "log": folder / "log.jsonl"},
         unversioned={"model": folder / "model"},
         code=(TRAIN_CODE, entry.target),
@@ -226,8 +226,9 @@ def all_jobs(profile: Profile) -> Iterator[Job]:
 
 
 def _pack(folder: Path) -> dict[str, Path]:
-    tables = EXPORTED if (folder / MANIFEST).is_file() else TABLES
-    return {name: folder / f"{name}.parquet" for name in tables}
+    exported = (folder / MANIFEST).is_file()
+    tables = {name: folder / f"{name}.parquet" for name in (EXPORTED if exported else TABLES)}
+    return {**tables, "manifest": folder / (MANIFEST if exported else STATS)}
 
 
 def _recipe_settings(profile: Profile, recipe: Recipe) -> dict[str, Any]:

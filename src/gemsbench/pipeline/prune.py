@@ -8,6 +8,7 @@ from gemsbench.files import remove
 from gemsbench.pipeline.jobs import all_jobs, results_folder
 from gemsbench.pipeline.resources import benchmark_path
 from gemsbench.pipeline.settings_files import settings_path
+from gemsbench.pipeline.sync import refuse_while_locked
 from gemsbench.profile import Profile
 
 
@@ -29,7 +30,11 @@ def unclaimed(profile: Profile) -> list[Path]:
 
 
 def prune(profile: Profile) -> list[Path]:
-    """Remove the unclaimed files and the folders left empty by that; returns the files."""
+    """Remove the unclaimed files and the folders left empty by that; returns the files.
+
+    Raises InputError while a run is at work, whose unfinished files are unclaimed too.
+    """
+    refuse_while_locked()
     results = results_folder(profile)
     paths = unclaimed(profile)
     for path in paths:

@@ -11,8 +11,14 @@ from gemsbench.pipeline.jobs import Job
 
 
 def settings_path(results: Path, job: Job) -> Path | None:
-    """results/<profile>/settings/<rule>/<name>.json; None for a job without settings."""
-    return results / "settings" / job.rule / f"{job.name}.json" if job.settings else None
+    """results/<profile>/settings/<rule>/<name>.json; None for a job without settings.
+
+    Raw files are shared by all profiles, and so is the settings file of the job that makes them.
+    """
+    if not job.settings:
+        return None
+    folder = job.folder.parent / "settings" if job.rule == "fetch" else results / "settings" / job.rule
+    return folder / f"{job.name}.json"
 
 
 def write_settings(results: Path, jobs: Iterable[Job]) -> tuple[Path, ...]:

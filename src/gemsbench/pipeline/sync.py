@@ -46,7 +46,7 @@ def sync(profile: Profile, config: Path) -> Synced:
 
     Raises InputError while another run is at work, and for a pinned raw file whose content is not the pinned one.
     """
-    _refuse_while_locked()
+    refuse_while_locked()
     results = results_folder(profile)
     jobs = list(all_jobs(profile))
     write_settings(results, jobs)
@@ -75,7 +75,8 @@ def sync(profile: Profile, config: Path) -> Synced:
     return Synced(*(tuple(groups[name]) for name in ("kept", "stamped", "stale", "missing")))
 
 
-def _refuse_while_locked() -> None:
+def refuse_while_locked() -> None:
+    """Raise InputError where Snakemake holds a lock."""
     locks = SNAKEMAKE / "locks"
     if locks.is_dir() and any(locks.iterdir()):
         raise InputError(

@@ -91,7 +91,7 @@ class Pack:
     @property
     def fitted_on(self) -> dict[str, str]:
         """What a run on this recipe must have been fitted on; evaluation refuses scores that declare anything else."""
-        return {"split": "train", "events": str(self.manifest["train_events"])}
+        return {"split": "train", "events": str(self.manifest.get("train_events", ""))}
 
     @property
     def n_users(self) -> int:
