@@ -16,6 +16,10 @@ if not workflow.overwrite_configfiles:
 include: "workflow/rules/common.smk"
 
 
+envvars:
+    "GEMSBENCH_CONFIG",
+
+
 validate(config, "workflow/schemas/config.schema.yaml", set_default=False)
 
 
