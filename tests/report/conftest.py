@@ -25,6 +25,7 @@ STATS = {
     "inter_rec": 23456,
     "density_src": 1.27213,
     "density_rec": 3.35234,
+    "upstream_leak_rate": {"all": 0.2604, "last 5": 0.2},
 }
 # method -> share of cases whose positive gets a good rank; NCF and BSR are real rows of Table 1
 STRENGTH = {"random": 0.0, "popularity": 0.2, "bm25": 0.4, "category-match": 0.3, "ncf": 0.3, "bsr": 0.8, "gems": 0.95}

@@ -136,6 +136,7 @@ def test_sanity_rows_show_both_tie_rules_and_the_methods_without_a_row(
 def test_dataset_table_prints_measured_and_printed_rows(profile: Profile, write_results: Write, tmp_path: Path) -> None:
     write_tables(profile, write_results(profile), tmp_path)
     rows = files.read_json(tmp_path / "table4.json")["rows"]
+    assert "26.0% of Amazon (simulated-amazon); here none" in (tmp_path / "table4.md").read_text()
     assert [(row["name"], row["printed_in_paper"]) for row in rows] == [
         ("Qilin (simulated-qilin)", False),
         ("Qilin (printed in the paper)", True),

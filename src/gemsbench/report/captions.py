@@ -45,12 +45,15 @@ def comparison_caption(profile: Profile, rows: ComparisonRows, results: Results)
     return _join(sentences)
 
 
-def dataset_caption(profile: Profile) -> str:
-    """Caption of Table 4."""
+def dataset_caption(profile: Profile, leaks: Mapping[str, float]) -> str:
+    """Caption of Table 4; leaks: row -> share of its searches whose answer a published script would show."""
+    shares = ", ".join(f"{share:.1%} of {row}" for row, share in leaks.items())
     sentences = [
         "Statistics of the datasets. #Inter-S and #Inter-R are the numbers of search and recommendation interactions; "
         "a density is that number over users times items.",
         f"Measured on the recipes of profile {profile.profile}; rows in grey are printed in {PAPER}.",
+        f"Searches whose item a published preprocessing script (arXiv 2504.05730) would leave in the user's history: "
+        f"{shares}; here none.",
         "" if profile.comparable_with_paper else "The measured data are not the paper's.",
     ]
     return _join(sentences)

@@ -13,6 +13,7 @@ from gemsbench.report.captions import PAPER, column_heading, columns_of, dataset
 from gemsbench.report.published import read_published
 from gemsbench.report.table import Block, Cell, ColumnGroup, Row, Table
 
+LEAKS = "upstream_leak_rate"
 COLUMNS = {
     "users": "#User",
     "items": "#Item",
@@ -28,10 +29,12 @@ def dataset_table(profile: Profile, folder: Path) -> Table:
     printed = {record["dataset"]: record for record in read_published("table4").iter_rows(named=True)}
     named = columns_of(profile)
     named |= {recipe: recipe for recipe in profile.recipes if recipe not in named.values()}
-    blocks = []
+    blocks, leaks = [], {}
     for label, recipe in named.items():
         path = folder / "prepared" / recipe / "stats.json"
-        rows = [_row(column_heading(label, recipe), _read(path), {"recipe": recipe, "file": _below(path, folder)})]
+        heading, stats = column_heading(label, recipe), _read(path)
+        leaks[heading] = float(stats[LEAKS]["all"])
+        rows = [_row(heading, stats, {"recipe": recipe, "file": _below(path, folder)})]
         if label in printed:
             source = {"source": PAPER}
             rows.append(_row(f"{label} (printed in the paper)", printed[label], source, grey=True))
@@ -39,11 +42,11 @@ def dataset_table(profile: Profile, folder: Path) -> Table:
     return Table(
         name="table4",
         title="Table 4",
-        caption=dataset_caption(profile),
+        caption=dataset_caption(profile, leaks),
         stub=("Dataset",),
         groups=(ColumnGroup("", tuple(COLUMNS.values())),),
         blocks=tuple(blocks),
-        details={"profile": profile.profile, "comparable_with_paper": profile.comparable_with_paper},
+        details={"profile": profile.profile, "comparable_with_paper": profile.comparable_with_paper, LEAKS: leaks},
     )
 
 
@@ -51,7 +54,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such file. Make it: snakemake --cores all {path}")
     stats: Mapping[str, Any] = files.read_json(path)
-    missing = [key for key in COLUMNS if key not in stats]
+    missing = [key for key in (*COLUMNS, LEAKS) if key not in stats]
     if missing:
         raise InputError(f"{path}: no {', '.join(missing)} in it. Delete it and prepare the recipe again.")
     return stats
