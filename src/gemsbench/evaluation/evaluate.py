@@ -64,9 +64,9 @@ def evaluate(scores: Path | Scores, data: Path | questions.PackLike) -> Evaluati
     run = scores if isinstance(scores, Scores) else read_scores(Path(scores))
     pack = questions.load(data)
     tasks = questions.declared_tasks(run.header, describe(run.header))
-    _check_fitted_on(run.header, pack)
     asked = questions.select_questions(pack, tasks)
     aligned = align(run, asked.table, pack.fingerprint)
+    _check_fitted_on(run.header, pack)
     ranks = metrics.rank_positives(aligned.flat, asked.offsets, asked.positive)
     task_of = asked.table["task"].cast(pl.String).to_numpy()
     by_task = {task: metrics.summary(_only(ranks, task_of == task)) for task in tasks if np.any(task_of == task)}
