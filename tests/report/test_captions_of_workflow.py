@@ -12,7 +12,9 @@ from jinja2 import Environment, StrictUndefined
 
 
 def render(path: Path, config: dict[str, object]) -> str:
-    text = Environment(undefined=StrictUndefined, trim_blocks=True).from_string(path.read_text(encoding="utf-8"))
+    text = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
+        path.read_text(encoding="utf-8")
+    )
     plain = text.render(snakemake=SimpleNamespace(config=config))
     settings = {"halt_level": 2, "report_level": 2}
     return str(publish_parts(plain, writer="html", settings_overrides=settings)["html_body"])
