@@ -153,6 +153,23 @@ def test_a_dropped_validation_event_does_not_cost_training_events(world: Make) -
     assert [row for row in found if row[2] != "train"] == [(9, "rec", "test")]
 
 
+def test_a_request_cut_at_its_end_does_not_make_what_came_after_it_late(world: Make) -> None:
+    """The last click (9) of the validation request is a test item of the other task; 4 was clicked in between."""
+    events = rows(
+        world,
+        [
+            *((item, item, "rec", 0, item, -1) for item in (1, 2)),
+            *((item, key, "rec", 0, item, -1) for item, key in ((6, 40), (9, 95))),
+            *((item, item, "src", 1, 100 + item, -1) for item in (3,)),
+            *((item, key, "src", 1, 100 + item, group) for item, key, group in ((5, 10, 7), (4, 50, 8), (9, 80, 7))),
+            (8, 90, "src", 1, 108, -1),
+        ],
+    )
+    found = splits_of(events, "task")
+    assert {(3, "src", "train"), (4, "src", "train"), (5, "src", "train"), (8, "src", "test")} <= set(found)
+    assert (9, "rec", "test") in found and (9, "src", "valid") not in found
+
+
 def test_users_below_the_minimum_keep_everything_as_training(world: Make) -> None:
     few = [(item, item, "rec", 0, item, -1) for item in (1, 2)] + [(1, 1, "src", 1, 1, -1)]
     assert {row[2] for row in splits_of(rows(world, few), "pair")} == {"train"}

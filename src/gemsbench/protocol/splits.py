@@ -109,7 +109,7 @@ def _with_drop_reason(marked: pl.DataFrame) -> pl.DataFrame:
     """Add `reason`: "held out", "late", or "" for events that stay."""
     train, valid, test = (pl.col("split") == split for split in schema.SPLITS)
     task = ["user_id", "task"]
-    told = (train & _known_from(~train)) | (valid & _known_from(test))
+    marked = _with_told(marked)
     # Null (nothing held out after the event) compares as null, which `when` takes as false.
     test_key = pl.col("order_key").filter(test).max().over(task)
     late_valid = valid & (pl.col("order_key") > pl.col("test_key"))
@@ -118,14 +118,29 @@ def _with_drop_reason(marked: pl.DataFrame) -> pl.DataFrame:
     return (
         marked.with_columns(test_key=test_key)
         .with_columns(
-            reason=pl.when(told).then(pl.lit("held out")).when(late_valid).then(pl.lit("late")).otherwise(pl.lit(""))
+            reason=pl.when("told").then(pl.lit("held out")).when(late_valid).then(pl.lit("late")).otherwise(pl.lit(""))
         )
         .with_columns(valid_key=valid_key)
         .with_columns(
             reason=pl.when((pl.col("reason") == "") & late_train).then(pl.lit("late")).otherwise(pl.col("reason"))
         )
-        .drop("test_key", "valid_key")
+        .drop("test_key", "valid_key", "told")
     )
+
+
+def _with_told(marked: pl.DataFrame) -> pl.DataFrame:
+    """Add `told`: the event would give a held-out one away; free the rest of a request whose end is told for training.
+
+    A request may span time. Without its last click it would stand before training events, and these would count as
+    late although the user is not asked about anything before them.
+    """
+    train, valid, test = (pl.col("split") == split for split in schema.SPLITS)
+    task, told = ["user_id", "task"], pl.col("told")
+    marked = marked.with_columns(told=(train & _known_from(~train)) | (valid & _known_from(test)))
+    last_valid = pl.col("order_key").filter(valid & ~told).max().over(task)
+    last_train = pl.col("order_key").filter(train & ~told).max().over(task)
+    cut = valid & ~told & (valid & told).any().over(task) & (last_train > last_valid).fill_null(False)
+    return marked.with_columns(split=pl.when(cut).then(pl.lit("train")).otherwise("split").cast(schema.SPLIT))
 
 
 def _known_from(events: pl.Expr) -> pl.Expr:
