@@ -8,9 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
+from gemsbench.data.malformed import stop_above_limit
 from gemsbench.errors import InputError
-
-MALFORMED_LIMIT = 0.001  # share of lines; above it the file is not what the recipe was written for
 
 INTEGER = r"[0-9]+"
 DECIMAL = r"[0-9]+(?:\.[0-9]+)?"
@@ -53,19 +52,10 @@ def read_delimited(path: Path, separator: str, columns: Mapping[str, str], *, qu
     )
     bad = table.filter(~pl.col("ok"))["number"].to_list()
     skipped = tuple(f"{path.name}:{number}: not {len(header)} valid values" for number in bad)
-    stop_above_limit(path, len(skipped), table.height)
+    stop_above_limit(path, len(skipped), table.height, skipped)
     values = table.filter("ok").unnest("fields")
     parsed = values.select(pl.col(f"f{header.index(name)}").alias(name) for name in columns)
     return Delimited(_unquoted(parsed) if quoted else parsed, skipped)
-
-
-def stop_above_limit(path: Path, malformed: int, lines: int) -> None:
-    """Raise InputError when more than 0.1 % of the lines are malformed."""
-    if malformed > MALFORMED_LIMIT * lines:
-        raise InputError(
-            f"{path}: {malformed} of {lines} lines are malformed (limit {MALFORMED_LIMIT:.1%}). "
-            "The file is damaged or of another edition: delete it and run `gemsbench data fetch` again."
-        )
 
 
 def _lines(path: Path) -> pl.Series:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gemsbench.data.malformed import stop_above_limit
 from gemsbench.errors import InputError
 
 CHUNK_BYTES = 1 << 25
-MALFORMED_SHARE = 0.001  # more than this stops the stage
 _GZIP_MAGIC = b"\x1f\x8b"
 _LISTED = 10_000
 
@@ -36,12 +36,7 @@ class LineCheck:
         """Raise InputError when the file is empty or more than 0.1 % of the judged lines are malformed."""
         if not self.lines:
             raise InputError(f"{self.path}: no lines in it. Download it again.")
-        if self.malformed > MALFORMED_SHARE * self.judged:
-            shown = "; ".join(self.listed[:5])
-            raise InputError(
-                f"{self.path}: {self.malformed:,} of {self.judged:,} lines that were read are malformed, more than "
-                f"0.1 %: {shown}. Is it the right file? Download it again."
-            )
+        stop_above_limit(self.path, self.malformed, self.judged, self.listed)
 
 
 def line_chunks(path: Path, check: LineCheck) -> Iterator[tuple[int, bytes]]:
