@@ -69,10 +69,8 @@ def test_malformed_lines_are_listed_or_stop(tmp_path: Path) -> None:
     parsed = read_delimited(tmp_path / "r.csv", ",", columns, quoted=True)
     assert parsed.table.height == 3000 and parsed.skipped == ("r.csv:7: not 4 valid values",)
     (tmp_path / "r.csv").write_text("\n".join(["a,b,c,d", *rows[:5], "1,2,x", "x,2,3,4", *rows[5:1000]]))
-    with pytest.raises(
-        InputError,
-        match=r"r\.csv: 2 of 1,002 lines that were read are malformed, more than 0\.1%: r\.csv:7: not 4 valid values; r\.csv:8:",
-    ):
+    message = r"r\.csv: 2 of 1,002 lines .* more than 0\.1%: r\.csv:7: not 4 valid values; r\.csv:8:"
+    with pytest.raises(InputError, match=message):
         read_delimited(tmp_path / "r.csv", ",", columns, quoted=True)
 
 
