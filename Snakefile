@@ -38,6 +38,7 @@ container: "envs/gemsbench.sif"
 
 
 include: "workflow/rules/data.smk"
+include: "workflow/rules/backbones.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/report.smk"
@@ -56,7 +57,9 @@ rule all:
         outputs_of("prepare"),
         outputs_of("train"),
         outputs_of("evaluate"),
+        backbone_records(),
         outputs_of("tables"),
+        outputs_of("figures"),
     message:
         "everything is there"
 
@@ -72,5 +75,6 @@ rule scores:
     input:
         outputs_of("train"),
         outputs_of("evaluate"),
+        backbone_records(),
     message:
         "scores and metrics are there"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gemsbench.errors import InputError
-from gemsbench.profile import Run, chosen_run, load_profile, method_entry, runs
+from gemsbench.profile import Run, backbones_in_use, chosen_run, load_profile, method_entry, runs, tuner_name
 
 MINIMAL: dict[str, Any] = {
     "profile": "p",
@@ -53,6 +53,30 @@ def test_a_variant_is_its_own_key(tmp_path: Path) -> None:
     assert method_entry(profile, "mine").tasks == ("src",)
 
 
+BLOCKS = {"columns": {"Qilin": "simulated-qilin"}, "blocks": {"T5-base": "t5-mini", "Qwen-3B": "qwen-mini"}}
+
+
+def test_a_method_with_backbones_runs_once_per_block(tmp_path: Path) -> None:
+    methods = {"popularity": {}, "bsr": {"recipes": ["simulated-qilin"]}}
+    profile = load_profile(write(tmp_path, methods=methods, tables=BLOCKS))
+    tuned = [run for run in runs(profile) if run.method == "bsr"]
+    assert [(run.backbone, run.seed) for run in tuned] == [
+        ("t5-mini", 1),
+        ("t5-mini", 2),
+        ("qwen-mini", 1),
+        ("qwen-mini", 2),
+    ]
+    assert backbones_in_use(profile) == ("t5-mini", "qwen-mini")
+    assert backbones_in_use(load_profile(write(tmp_path, tables=BLOCKS))) == ()
+
+
+def test_a_tuner_is_named_in_the_config_or_the_default_of_its_kind(tmp_path: Path) -> None:
+    config = {"tuners": {"t5": {"name": "lora"}, "qwen2": {"config": {"rank": 2}}}}
+    profile = load_profile(write(tmp_path, methods={"bsr": {}, "bsr+lora": {"base": "bsr", "config": config}}))
+    assert [tuner_name(profile, "bsr", kind) for kind in ("t5", "qwen2")] == ["full", "lora"]
+    assert [tuner_name(profile, "bsr+lora", kind) for kind in ("t5", "qwen2")] == ["lora", "lora"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -67,6 +91,14 @@ def test_a_variant_is_its_own_key(tmp_path: Path) -> None:
         ({"methods": {"mine": {"target": ":X"}}}, "as package.module:Name"),
         ({"methods": {"popularity": {}, "bm25": {"tasks": ["rec"]}}}, "bm25 answers only src"),
         ({"tables": {"columns": {}, "blocks": {"T5-bas": "t5-mini"}}}, "Did you mean 'T5-base'"),
+        ({"tables": {"columns": {}, "blocks": {"T5-base": "t5-min"}}}, "Did you mean 't5-mini'"),
+        ({"tables": BLOCKS, "backbones": {"t5-minni": {}}}, "table blocks.*Did you mean 't5-mini'"),
+        ({"backbones": {"t5-mini": {}}}, "not among the profile's table blocks"),
+        ({"corpus": {"name": "wikitext-3"}}, "unknown corpus.*Did you mean 'wikitext-2'"),
+        ({"corpus": {"nam": "wikitext-2"}}, r"unknown key 'corpus\.nam'. Did you mean 'name'"),
+        ({"methods": {"bsr": {"config": {"tuners": {"t6": {}}}}}}, "unknown kind of backbone.*Known: qwen2, t5"),
+        ({"methods": {"bsr": {"config": {"tuners": {"t5": {"name": "fulll"}}}}}}, "Did you mean 'full'"),
+        ({"methods": {"bsr": {"config": {"tuners": {"t5": "full"}}}}}, r"write it as {t5: {name: full}}"),
         ({"seeds": ["1"]}, r"seeds\.0: Input should be a valid integer"),
         ({"recipes": {"simulated-amzon": {}}}, "Did you mean 'simulated-amazon'"),
         ({"methods": {"ncff": {}}}, "unknown method 'ncff'. Did you mean 'ncf'"),

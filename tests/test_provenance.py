@@ -37,7 +37,7 @@ def job(folder: Path, **changes: Any) -> SmallJob:
 
 
 def test_a_record_names_what_went_in_and_what_came_out(tmp_path: Path) -> None:
-    with recording(tmp_path, job(tmp_path), device="cpu") as notes:
+    with recording(tmp_path, job(tmp_path)) as notes:
         write_text(tmp_path / "out.txt", "result")
         notes["epochs"] = 4
     record = read_json(tmp_path / "provenance.json")

@@ -143,3 +143,25 @@ def test_wrong_targets_and_broken_files_are_named(package: Package) -> None:
         source_files("no_such_package_at_all.module")
     with pytest.raises(InputError, match=r"broken\.py:1"):
         source_files(f"{name}.broken")
+
+
+LAZY = """\
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from {P}.lazy.first import First
+    from {P}.lazy.second import Second
+
+
+def __getattr__(name):
+    return getattr(importlib.import_module(f"{__name__}.{name.lower()}"), name)
+"""
+
+
+def test_a_name_that_a_package_looks_up_when_asked_leads_to_its_module(package: Package) -> None:
+    files = {"a.py": "from {P}.lazy import First", "lazy/__init__.py": LAZY, "lazy/first.py": "", "lazy/second.py": ""}
+    name, root = package(files)
+    assert names(root, f"{name}.a") == {"__init__.py", "a.py", "lazy/__init__.py", "lazy/first.py"}
+    (root / "lazy/__init__.py").write_text(LAZY.replace("{P}", name).partition("def ")[0])
+    assert names(root, f"{name}.a") == {"__init__.py", "a.py", "lazy/__init__.py"}

@@ -30,6 +30,14 @@ class MethodSettings:
 
 
 @dataclass(frozen=True)
+class CorpusSettings:
+    """Plain text on which the stand-in backbones are pre-trained; needed only where a method uses one."""
+
+    name: str = ""  # registered corpus
+    settings: Mapping[str, Any] = field(default_factory=dict)  # fields of the corpus's settings
+
+
+@dataclass(frozen=True)
 class TableSettings:
     """What the tables show: printed column or block name -> recipe or backbone."""
 
@@ -48,6 +56,8 @@ class Profile:
     recipes: Mapping[str, Mapping[str, Any]]  # name -> fields of the recipe's settings
     methods: Mapping[str, MethodSettings]
     tables: TableSettings
+    corpus: CorpusSettings = CorpusSettings()
+    backbones: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stand-in -> fields of its settings
     data_seed: int = 2026
     comparable_with_paper: bool = False  # False: every caption says that the numbers are not the paper's
 
@@ -93,8 +103,18 @@ def _check_values(profile: Profile, path: Path) -> None:
     for name, value in (("recipes", profile.recipes), ("methods", profile.methods)):
         if not value:
             raise InputError(f"{path}: {name}: name at least one. config/mini.yaml shows how.")
-    for block in profile.tables.blocks:
+    _check_backbones(profile, path)
+
+
+def _check_backbones(profile: Profile, path: Path) -> None:
+    for block, backbone in profile.tables.blocks.items():
         registry.lookup(dict.fromkeys(BLOCKS), block, f"table block in {path}")
+        registry.lookup(registry.BACKBONES, backbone, f"backbone of tables.blocks.{block} in {path}")
+    for backbone in profile.backbones:
+        known = dict.fromkeys(profile.tables.blocks.values())
+        registry.lookup(known, backbone, f"backbone (not among the profile's table blocks) in {path}")
+    if profile.corpus.name:
+        registry.lookup(registry.CORPORA, profile.corpus.name, f"corpus in {path}")
 
 
 def _check_method(profile: Profile, key: str, settings: MethodSettings, path: Path) -> None:
@@ -106,6 +126,9 @@ def _check_method(profile: Profile, key: str, settings: MethodSettings, path: Pa
     if not method_entry(profile, key).tasks:
         answered = registry.METHODS[settings.base or key].tasks
         raise InputError(f"{path}: methods.{key}.tasks: {settings.base or key} answers only {', '.join(answered)}.")
+    if method_entry(profile, key).backbones:
+        for kind in registry.DEFAULT_TUNERS:
+            tuner_name(profile, key, kind)
 
 
 def chosen_run(profile: Profile, run: Run) -> Run:
@@ -131,6 +154,27 @@ def method_entry(profile: Profile, key: str) -> registry.MethodEntry:
     entry = registry.lookup(registry.METHODS, settings.base or key, "method")
     tasks = tuple(task for task in entry.tasks if task in (settings.tasks or TASKS))
     return registry.MethodEntry(entry.target, tasks, entry.seeded, entry.backbones)
+
+
+def tuner_name(profile: Profile, key: str, kind: str) -> str:
+    """The tuner of a method key on backbones of this kind: named in its config (`tuners`), else the kind's default.
+
+    Raises InputError naming the wrong kind or tuner and the nearest right one.
+    """
+    where = f"profile '{profile.profile}', methods.{key}.config.tuners"
+    chosen = profile.methods[key].config.get("tuners", {})
+    if not isinstance(chosen, Mapping) or not all(isinstance(choice, Mapping) for choice in chosen.values()):
+        raise InputError(f"{where}: write it as {{{kind}: {{name: {registry.DEFAULT_TUNERS[kind]}}}}}.")
+    for named in chosen:
+        registry.lookup(registry.DEFAULT_TUNERS, named, f"kind of backbone in {where}")
+    name = chosen.get(kind, {}).get("name") or registry.DEFAULT_TUNERS[kind]
+    registry.lookup(registry.TUNERS, name, f"tuner in {where}.{kind}")
+    return str(name)
+
+
+def backbones_in_use(profile: Profile) -> tuple[str, ...]:
+    """The backbones that some run of the profile tunes, each once."""
+    return tuple(dict.fromkeys(run.backbone for run in runs(profile) if run.backbone != NO_BACKBONE))
 
 
 def runs(profile: Profile) -> Iterator[Run]:

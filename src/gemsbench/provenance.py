@@ -82,7 +82,7 @@ class Recordable(Protocol):
 
 
 @contextmanager
-def recording(folder: Path, job: Recordable, *, device: str = "cpu") -> Iterator[dict[str, Any]]:
+def recording(folder: Path, job: Recordable) -> Iterator[dict[str, Any]]:
     """Time the block and write the provenance of the job's outputs into folder once it has succeeded.
 
     folder stands for job.folder. Whatever the block puts into the yielded dict (JSON values) is written under "notes".
@@ -109,7 +109,7 @@ def recording(folder: Path, job: Recordable, *, device: str = "cpu") -> Iterator
         "identity": identity.as_json(),
         "outputs": {name: sha256_file(output) for name, output in outputs.items()},
         "seeds": dict(job.seeds),
-        "device": device,
+        "device": _device(),
         "threads": _threads(),
         "machine": _machine(),
         "python": platform.python_version(),
@@ -139,6 +139,14 @@ def _threads() -> int:
         return int(torch.get_num_threads())
     declared = os.environ.get("OMP_NUM_THREADS", "")
     return int(declared) if declared.isdigit() else len(os.sched_getaffinity(0))
+
+
+def _device() -> str:
+    """The GPU's name when this process has put tensors on one, else cpu."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized() or not torch.cuda.max_memory_allocated():
+        return "cpu"
+    return str(torch.cuda.get_device_name())
 
 
 def _machine() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from gemsbench.config import nearest
 from gemsbench.errors import InputError
@@ -27,13 +27,38 @@ class MethodEntry:
     backbones: bool = False  # True: one run per backbone of the profile
 
 
+@dataclass(frozen=True)
+class BackboneEntry:
+    """Where the description of a backbone lives, and the architecture that decides its default tuner."""
+
+    target: str
+    kind: Literal["t5", "qwen2"]
+
+
 METHODS: Mapping[str, MethodEntry] = {
     "random": MethodEntry("gemsbench.methods.random_order:RandomOrder", ("rec", "src")),
     "popularity": MethodEntry("gemsbench.methods.popularity:Popularity", ("rec", "src"), seeded=False),
     "bm25": MethodEntry("gemsbench.methods.bm25:BM25", ("src",), seeded=False),
     "category-match": MethodEntry("gemsbench.methods.category_match:CategoryMatch", ("src",), seeded=False),
     "ncf": MethodEntry("gemsbench.methods.ncf:NCF", ("rec",)),
+    "bsr": MethodEntry("gemsbench.methods.bsr:BSR", ("rec", "src"), backbones=True),
 }
+
+BACKBONES: Mapping[str, BackboneEntry] = {
+    "t5-mini": BackboneEntry("gemsbench.backbones.catalogue:T5_MINI", "t5"),
+    "qwen-mini": BackboneEntry("gemsbench.backbones.catalogue:QWEN_MINI", "qwen2"),
+    "flan-t5-small": BackboneEntry("gemsbench.backbones.catalogue:FLAN_T5_SMALL", "t5"),
+    "flan-t5-base": BackboneEntry("gemsbench.backbones.catalogue:FLAN_T5_BASE", "t5"),
+    "qwen2.5-0.5b-instruct": BackboneEntry("gemsbench.backbones.catalogue:QWEN2_5_0_5B_INSTRUCT", "qwen2"),
+    "qwen2.5-3b-instruct": BackboneEntry("gemsbench.backbones.catalogue:QWEN2_5_3B_INSTRUCT", "qwen2"),
+}
+
+TUNERS: Mapping[str, str] = {
+    "full": "gemsbench.tuners.full:FullFineTuning",
+    "lora": "gemsbench.tuners.lora:LoRA",
+}
+
+DEFAULT_TUNERS: Mapping[str, str] = {"t5": "full", "qwen2": "lora"}  # kind of backbone -> tuner
 
 RECIPES: Mapping[str, str] = {
     "simulated-amazon": "gemsbench.data.amazon:SIMULATED",
@@ -42,6 +67,11 @@ RECIPES: Mapping[str, str] = {
     "lastfm-small": "gemsbench.data.lastfm:RECIPE",
     "movielens-small": "gemsbench.data.movielens:RECIPE",
     "canonical": "gemsbench.data.own:RECIPE",
+}
+
+CORPORA: Mapping[str, str] = {  # plain text for pre-training; shares data/ with the recipes, so no name stands twice
+    "simulated-encyclopedia": "gemsbench.data.encyclopedia:CORPUS",
+    "wikitext-2": "gemsbench.data.wikitext:CORPUS",
 }
 
 

@@ -25,8 +25,10 @@ def source_files(*targets: str) -> tuple[Path, ...]:
 
     Followed: imports at any depth of nesting, also inside functions, within the top-level package of each target;
     the `__init__` of every parent package. Not followed: `if TYPE_CHECKING` blocks, imports by computed name,
-    INDEX_MODULES. A data file counts when a module of a package names it in a string, relative to the module's folder;
-    naming a folder without Python files counts all files in it. Raises InputError for a module that is not there.
+    INDEX_MODULES. A name taken from a package that looks its names up when asked (`__getattr__`) is followed to the
+    module that the package's own `if TYPE_CHECKING` block names for it. A data file counts when a module of a package
+    names it in a string, relative to the module's folder; naming a folder without Python files counts all files in it.
+    Raises InputError for a module that is not there.
     """
     found: dict[str, Path] = {}
     extra: set[Path] = set()
@@ -66,6 +68,7 @@ class _Parsed:
     def __init__(self, tree: ast.Module) -> None:
         self.imports: list[tuple[int, str, tuple[str, ...]]] = []  # level, module, names
         self.strings: set[str] = set()
+        self.homes = _homes(tree)
         self._walk(tree)
 
     def _walk(self, node: ast.AST) -> None:
@@ -82,6 +85,15 @@ class _Parsed:
             self._walk(child)
 
 
+def _homes(tree: ast.Module) -> dict[str, str]:
+    """Name -> module of what a file looks up only when asked for it; empty without a `__getattr__` of its own."""
+    if not any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body):
+        return {}
+    blocks = [node for node in tree.body if isinstance(node, ast.If) and _only_for_types(node.test)]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom) and not node.level]
+    return {alias.asname or alias.name: node.module or "" for node in imports for alias in node.names}
+
+
 def _only_for_types(test: ast.expr) -> bool:
     name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")
     return name == "TYPE_CHECKING"
@@ -95,6 +107,14 @@ def _imported(module: str, path: Path, parsed: _Parsed) -> Iterator[str]:
         if base.partition(".")[0] == top:
             yield base
             yield from (f"{base}.{child}" for child in names)
+            yield from _looked_up(base, names)
+
+
+def _looked_up(package: str, names: tuple[str, ...]) -> Iterator[str]:
+    path = _locate(package)
+    if path is not None:
+        homes = _parse(path, *_stamp(path)).homes
+        yield from (homes[name] for name in names if name in homes)
 
 
 def _parents(module: str) -> Iterator[str]:

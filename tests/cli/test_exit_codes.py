@@ -29,6 +29,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["evaluate", "absent.parquet", "--data", "absent"], 1, "absent.parquet"),
         (["tables", "--config", "config"], 1, "config: no such file"),
         (["train", "ncf", "simulated-amazon", "--backbone", "t5-mini"], 1, "ncf has no run with backbone 't5-mini'"),
+        (["backbone", "t5-minni"], 1, "Did you mean 't5-mini'?"),
+        (["train", "bsr", "simulated-amazon"], 1, "bsr has no run with backbone 'none'. Use t5-mini, qwen-mini."),
         (["show", "1", "--recipe", "simulated-qlin"], 1, "Did you mean 'simulated-qilin'?"),
         (["data", "validate", "simulated-amazon", "--out", "absent"], 1, "absent"),
         (["evaluat"], 2, "No such command 'evaluat'"),

@@ -22,6 +22,12 @@ PROFILE = {
     "methods": {"random": {}, "popularity": {}},
     "tables": {"columns": {"Amazon": "simulated-amazon"}},
 }
+TUNED = PROFILE | {
+    "profile": "tuned",
+    "corpus": {"name": "simulated-encyclopedia", "settings": {"words": 1000}},
+    "methods": {"bsr": {}},
+    "tables": {"columns": {"Amazon": "simulated-amazon"}, "blocks": {"T5-base": "t5-mini"}},
+}
 RUNS = Path("results/tiny/runs/simulated-amazon/none")
 DATA = "results/tiny/prepared/simulated-amazon"
 
@@ -32,6 +38,7 @@ Run = Callable[..., str]
 def folder(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     root = tmp_path_factory.mktemp("verbs")
     (root / "tiny.yaml").write_text(yaml.safe_dump(PROFILE, sort_keys=False))
+    (root / "tuned.yaml").write_text(yaml.safe_dump(TUNED, sort_keys=False))
     for name in ("envs", "workflow"):
         (root / name).symlink_to(repository / name)
     shutil.copytree(repository / "results" / "published", root / "results" / "published")
@@ -80,6 +87,24 @@ def test_the_chain_ends_in_tables(prepared: Path, run: Run) -> None:
     assert "Popularity" in (tables / "sanity.md").read_text()
     assert "not comparable with the paper" in (tables / "table1.tex").read_text()
     assert (tables / "provenance.json").is_file()
+
+
+def test_the_training_curves_are_drawn(prepared: Path, run: Run) -> None:
+    assert "figures in" in run("figures", "--config", "tiny.yaml")
+    assert (prepared / "results/tiny/figures/training.svg").is_file()
+    assert (prepared / "results/tiny/figures/provenance.json").is_file()
+
+
+def test_what_a_backbone_and_its_runs_need_is_named_and_the_corpus_is_fetched_like_a_recipe(
+    prepared: Path, run: Run
+) -> None:
+    train = ("train", "bsr", "simulated-amazon", "--backbone", "t5-mini", "--config", "tuned.yaml")
+    assert "Make it first: `gemsbench backbone t5-mini --config tuned.yaml`" in run(*train, code=1)
+    shown = run("backbone", "t5-mini", "--config", "tuned.yaml", code=1)
+    assert "data/simulated/simulated-encyclopedia/encyclopedia.txt: missing, and backbone reads it" in shown
+    assert "raw files in" in run("data", "fetch", "simulated-encyclopedia", "--config", "tuned.yaml")
+    assert (prepared / "data/simulated/simulated-encyclopedia/encyclopedia.txt").is_file()
+    assert (prepared / "data/simulated/simulated-encyclopedia/provenance.json").is_file()
 
 
 def test_every_result_says_where_it_comes_from(prepared: Path) -> None:
@@ -161,7 +186,7 @@ def test_show_prints_a_case_and_knows_its_neighbours(prepared: Path, run: Run) -
 
 def test_plan_sync_and_prune_agree_with_what_is_there(prepared: Path, run: Run) -> None:
     shown = run("plan", "--config", "tiny.yaml")
-    for rule in ("fetch", "prepare", "train", "evaluate", "tables"):
+    for rule in ("fetch", "prepare", "train", "evaluate", "tables", "figures"):
         assert rule in shown
     assert "sync:" in run("sync", "--config", "tiny.yaml")
     stray = prepared / "results/tiny/runs/simulated-amazon/none/random/9/scores.parquet"

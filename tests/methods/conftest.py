@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +13,15 @@ import pytest
 
 import gemsbench
 from gemsbench import seeds
+from gemsbench.backbones.catalogue import QwenMiniSettings, T5MiniSettings
+from gemsbench.backbones.loading import save_backbone
+from gemsbench.backbones.stand_ins import build_stand_in
 from gemsbench.data import schema
 from gemsbench.evaluation.metrics import hit, rank_positives
 from gemsbench.evaluation.ragged import flatten
 from gemsbench.files import read_table, sha256_file, table_sha256, write_json, write_table
 from gemsbench.protocol.pack import FORMAT_VERSION, QUESTION_COLUMNS, TrainingData
+from gemsbench.protocol.prompts import prompt_text
 
 N_QUERIES = 6
 
@@ -36,7 +40,8 @@ class World:
     @property
     def data(self) -> TrainingData:
         """What a method is fitted on."""
-        cases = self.cases.filter(pl.col("split") == "valid")
+        cases = self.cases.filter(pl.col("split") != "test")
+        asked = cases.filter(pl.col("split") == "valid")
         return TrainingData(
             items=self.items,
             queries=self.queries,
@@ -44,7 +49,7 @@ class World:
             n_items=self.items.height,
             events=self.events,
             cases=cases,
-            valid_candidates=self.candidates.join(cases.select("case_id"), on="case_id", how="semi"),
+            valid_candidates=self.candidates.join(asked.select("case_id"), on="case_id", how="semi"),
         )
 
     def questions(self, *tasks: str, split: str = "test") -> pl.DataFrame:
@@ -124,9 +129,13 @@ def events_of(pairs: Sequence[tuple[int, int, str, int]]) -> pl.DataFrame:
 
 
 def lists_of(
-    rows: Sequence[tuple[int, str, int, str, list[int]]],
+    rows: Sequence[tuple[int, str, int, str, list[int]]], histories: Mapping[int, list[int]]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Cases and candidates from (user, task, query, split, items with the positive first); lists are shuffled."""
+    """Cases and candidates from (user, task, query, split, items with the positive first); lists are shuffled.
+
+    histories: user -> items, oldest first; every second one was found by a search. The target is left out.
+    """
+    history = [[item for item in histories.get(row[0], []) if item != row[4][0]] for row in rows]
     shuffled = [np.random.default_rng(n).permutation(row[4]).tolist() for n, row in enumerate(rows)]
     case_ids = np.arange(len(rows)) * 3 + 11
     cases = pl.DataFrame(
@@ -138,7 +147,9 @@ def lists_of(
             "target_item": [row[4][0] for row in rows],
             "split": [row[3] for row in rows],
             "order_key": 0,
-            **{name: [[]] * len(rows) for name in ("hist_items", "hist_tasks", "hist_queries", "hist_event_ids")},
+            "hist_items": history,
+            "hist_tasks": [[1 + place % 2 for place in range(len(items))] for items in history],
+            **{name: [[0] * len(items) for items in history] for name in ("hist_queries", "hist_event_ids")},
         }
     )
     candidates = pl.DataFrame(
@@ -163,9 +174,10 @@ def world_of(
     lists: Sequence[tuple[int, str, int, str, list[int]]],
     n_users: int,
     n_items: int,
+    histories: Mapping[int, list[int]] | None = None,
 ) -> World:
     """A world from training events and candidate lists."""
-    cases, candidates = lists_of(lists)
+    cases, candidates = lists_of(lists, histories or {})
     return World(_items(n_items), _queries(), events_of(pairs), cases, candidates, n_users)
 
 
@@ -187,7 +199,9 @@ def small_world(n_users: int = 30, n_items: int = 120, candidates: int = 20) -> 
                 size = candidates - 1 if user % 4 else candidates // 2
                 query = target % N_QUERIES + 1 if task == "src" else 0
                 lists.append((user, task, query, split, [target, *others[:size].tolist()]))
-    return world_of(pairs, lists, n_users, n_items)
+    lists += [(user, task, query, "train", [item]) for user, item, task, query in pairs]
+    histories = {user: [item for owner, item, _, _ in pairs if owner == user][-4:] for user in range(n_users)}
+    return world_of(pairs, lists, n_users, n_items, histories)
 
 
 def block_world(n_users: int = 60, group: int = 110, shuffled: bool = False) -> World:
@@ -215,6 +229,20 @@ def shuffle_rows(data: TrainingData, seed: int = 1) -> TrainingData:
     """The same training data with the rows of every table in another order."""
     names = ("items", "queries", "events", "cases", "valid_candidates")
     return replace(data, **{name: getattr(data, name).sample(fraction=1.0, shuffle=True, seed=seed) for name in names})
+
+
+@pytest.fixture(scope="session")
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Folders of tiny untrained models of the real classes, by kind."""
+    root = tmp_path_factory.mktemp("backbones")
+    lines = [prompt_text(task, [("kettle", 1), ("lamp", 2)], "blue lamp for tea") for task in schema.TASKS] * 4
+    sizes: dict[str, T5MiniSettings | QwenMiniSettings] = {
+        "t5": T5MiniSettings(vocabulary=300, width=16, feed_forward=16, layers=1, heads=2),
+        "qwen2": QwenMiniSettings(vocabulary=300, width=16, feed_forward=16, layers=1, heads=2, kv_heads=1),
+    }
+    for kind, settings in sizes.items():
+        save_backbone(build_stand_in(settings, lines, seed=1), root / kind)
+    return {kind: root / kind for kind in sizes}
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import pytest
 from gemsbench import __version__
 from gemsbench.errors import InputError
 from gemsbench.evaluation.scores import align, read_scores
-from gemsbench.files import write_json
+from gemsbench.files import read_header, write_json
 from gemsbench.methods.contract import NoSettings
 from gemsbench.methods.run import checked_scores, fit_and_score, rescore
 from gemsbench.profile import MethodSettings, Profile, Run, TableSettings
@@ -39,6 +39,14 @@ class Recorder:
             raise AssertionError("labels are visible")
         for items in cases["items"]:
             yield items.to_numpy().astype(np.float32)
+
+
+class Capped(Recorder):
+    """Says in its diagnostics what ended its training."""
+
+    def fit(self, config: Any, data: Any, backbone: Path | None, seed: int, out: Path) -> None:
+        """Write diagnostics only."""
+        write_json(out / "diagnostics.json", {"stopped": "epochs", "parameters": 1})
 
 
 class Forgetful(Recorder):
@@ -100,6 +108,16 @@ def test_score_file_of_both_tasks(pack_folder: Path, outside: str, tmp_path: Pat
     assert (tmp_path / "run" / "model" / "seen.json").is_file()
     (line,) = (tmp_path / "run" / "log.jsonl").read_text().splitlines()  # a method without a log of its own
     assert json.loads(line)["stage"] == "fit"
+
+
+def test_what_ended_the_training_reaches_the_ranks(pack_folder: Path, outside: str, tmp_path: Path) -> None:
+    from gemsbench.evaluation import evaluate, write_evaluation
+
+    profile = _profile({"mine": MethodSettings(target=f"{outside}:Capped")})
+    path = fit_and_score("mine", profile, _run("mine"), pack_folder, tmp_path, quiet=True)
+    assert read_scores(path).header["stopped"] == "epochs"
+    write_evaluation(evaluate(path, pack_folder), tmp_path)
+    assert read_header(tmp_path / "ranks.parquet")["stopped"] == "epochs"
 
 
 def test_fit_sees_nothing_of_the_test_split(pack_folder: Path, outside: str, tmp_path: Path) -> None:

@@ -27,9 +27,20 @@ data_seed: 2026
 recipes:
   simulated-amazon:
     world: {users: 300, items: 220, listed_items: 230, topics: 12, communities: 4, mean_purchases: 7.5}
+corpus: {name: simulated-encyclopedia, settings: {words: 3000, topics: 12, note_topics: 8}}
+backbones:
+  t5-mini: &smallest
+    vocabulary: 400
+    width: 16
+    feed_forward: 16
+    layers: 1
+    heads: 2
+    pretraining: {window: 32, batch_size: 4, steps: 4, evaluations: 1}
+  qwen-mini: *smallest
 methods:
   random: {}
   popularity: {}
+  bsr: {config: {loop: {epochs: 1}, validation_cases: 20}}
 tables:
   columns: {Amazon: simulated-amazon}
   blocks: {T5-base: t5-mini, Qwen-3B: qwen-mini}

@@ -9,17 +9,17 @@ import pytest
 import yaml
 
 from gemsbench.errors import InputError
-from gemsbench.files import sha256_file, write_json, write_text
+from gemsbench.files import write_json, write_text
 from gemsbench.pipeline import schema
 from gemsbench.pipeline.environment import job_environment
-from gemsbench.pipeline.jobs import RULES, Job, all_jobs
+from gemsbench.pipeline.job import RULES, Job
+from gemsbench.pipeline.jobs import FIGURE_FILES, all_jobs, backbone_job, train_job
 from gemsbench.pipeline.plan import plan
 from gemsbench.pipeline.prune import unclaimed
 from gemsbench.pipeline.resources import benchmark_path, expected, needs
 from gemsbench.pipeline.settings_files import settings_path, write_settings
-from gemsbench.pipeline.state import judge, states
-from gemsbench.profile import Profile, load_profile
-from gemsbench.provenance import recording
+from gemsbench.profile import CorpusSettings, MethodSettings, Profile, Run, load_profile
+from gemsbench.report import training_curves
 
 PROFILES = ("mini", "mini-real")
 
@@ -69,6 +69,79 @@ def test_a_recipe_file_concerns_its_own_data_and_the_tables() -> None:
         assert sees is (own or job.rule == "tables"), f"{job.rule} {job.name}"
 
 
+REPORT = {"tables all", "figures all"}
+
+
+def made_of(backbone: str) -> set[str]:
+    """A backbone and the runs that tune it."""
+    return {f"backbone {backbone}", *(f"train {recipe}/{backbone}/bsr/1" for recipe in profile().recipes)}
+
+
+def seeing(file: str, chosen: Profile | None = None) -> set[str]:
+    """The jobs that an edit of a source file concerns."""
+    path = f"src/gemsbench/{file}"
+    return {f"{job.rule} {job.name}" for job in all_jobs(chosen or profile()) if path in code_of(job)}
+
+
+def test_each_part_of_a_generative_method_concerns_exactly_its_rows() -> None:
+    t5, qwen = made_of("t5-mini"), made_of("qwen-mini")
+    rows = {name for name in t5 | qwen if name.startswith("train")}
+    assert seeing("methods/bsr.py") == rows
+    for file in ("identifiers/atomic.py", "decoding/exact.py", "decoding/t5_tree.py", "training/objective.py"):
+        assert seeing(file) == rows, file
+    assert seeing("tuners/lora.py") == rows & qwen
+    assert seeing("tuners/full.py") == rows & t5
+    for file in ("backbones/stand_ins.py", "backbones/catalogue.py", "training/pretraining.py"):
+        assert seeing(file) == t5 | qwen, file
+    assert seeing("data/encyclopedia.py") == t5 | qwen | {"fetch simulated-encyclopedia"}
+
+
+def test_a_tuner_named_by_the_profile_takes_the_place_of_the_default() -> None:
+    config = {"tuners": {"t5": {"name": "lora"}}}
+    changed = replace(profile(), methods={**profile().methods, "bsr": replace(profile().methods["bsr"], config=config)})
+    rows = {name for name in made_of("t5-mini") | made_of("qwen-mini") if name.startswith("train")}
+    assert seeing("tuners/lora.py", changed) == rows
+    assert seeing("tuners/full.py", changed) == set()
+
+
+def test_a_backbone_that_no_run_tunes_is_not_made() -> None:
+    methods = {key: settings for key, settings in profile().methods.items() if key != "bsr"}
+    without = replace(profile(), methods=methods, corpus=CorpusSettings())
+    assert {job.rule for job in all_jobs(without)} == set(RULES) - {"backbone"}
+    assert not any("backbones" in str(path) for job in all_jobs(without) for path in job.inputs.values())
+    assert "fetch simulated-encyclopedia" not in {f"{job.rule} {job.name}" for job in all_jobs(without)}
+
+
+def test_a_stand_in_without_a_corpus_and_a_wrong_setting_are_named() -> None:
+    with pytest.raises(InputError, match=r"t5-mini is pre-trained on plain text.*Add `corpus: {name: "):
+        list(all_jobs(replace(profile(), corpus=CorpusSettings())))
+    with pytest.raises(InputError, match=r"backbones: t5-mini: unknown key 'widht'. Did you mean 'width'"):
+        list(all_jobs(replace(profile(), backbones={"t5-mini": {"widht": 8}})))
+
+
+def test_a_hub_model_needs_no_corpus_and_its_revision_is_part_of_its_rows() -> None:
+    blocks = {"T5-base": "flan-t5-base"}
+    paper = replace(profile(), corpus=CorpusSettings(), tables=replace(profile().tables, blocks=blocks))
+    job = backbone_job(paper, "flan-t5-base")
+    assert job.inputs == {} and "model.safetensors" in job.outputs
+    assert "src/gemsbench/training/pretraining.py" not in code_of(job)
+    row = train_job(paper, Run("simulated-amazon", "flan-t5-base", "bsr", 1))
+    assert {"src/gemsbench/backbones/catalogue.py", "src/gemsbench/backbones/hub.py"} <= code_of(row)
+    assert not any(job.rule == "fetch" and job.name in ("wikitext-2",) for job in all_jobs(paper))
+
+
+def test_the_weights_of_a_run_are_inputs_but_not_the_log_of_how_they_were_made() -> None:
+    row = train_job(profile(), Run("simulated-amazon", "t5-mini", "bsr", 1))
+    read = {path.name for name, path in row.inputs.items() if name.startswith("backbone/")}
+    assert {"model.safetensors", "tokenizer.json", "config.json"} <= read
+    assert read.isdisjoint({"log.jsonl", "backbone.json"})  # seconds differ from one time to the next
+    assert set(row.replaceable) == {f"backbone/{name}" for name in read}
+
+
+def test_the_figures_are_those_of_the_code() -> None:
+    assert FIGURE_FILES == training_curves.FIGURE_FILES
+
+
 def test_a_setting_changes_the_jobs_that_use_it() -> None:
     def settings(changed: Profile) -> dict[str, object]:
         return {f"{job.rule} {job.name}": job.settings for job in all_jobs(changed)}
@@ -79,17 +152,26 @@ def test_a_setting_changes_the_jobs_that_use_it() -> None:
 
     ncf = {**profile().methods, "ncf": replace(profile().methods["ncf"], config={"seed_of_nothing": 1})}
     runs = {"train simulated-amazon/none/ncf/1", "train simulated-qilin/none/ncf/1"}
-    assert differing(replace(profile(), methods=ncf)) == {*runs, "tables all"}
+    assert differing(replace(profile(), methods=ncf)) == {*runs, *REPORT}
     recipes = {"prepare simulated-amazon", "prepare simulated-qilin"}
-    assert differing(replace(profile(), history_length=6)) == {*recipes, "tables all"}
+    assert differing(replace(profile(), history_length=6)) == {*recipes, *REPORT}
     raw = {"fetch simulated-amazon", "fetch simulated-qilin"}
-    assert differing(replace(profile(), data_seed=1)) == {*raw, *recipes, "tables all"}
-    assert differing(replace(profile(), comparable_with_paper=True)) == {"tables all"}
+    corpus = {"fetch simulated-encyclopedia", *made_of("t5-mini"), *made_of("qwen-mini")}
+    assert differing(replace(profile(), data_seed=1)) == {*raw, *recipes, *corpus, *REPORT}
+    assert differing(replace(profile(), comparable_with_paper=True)) == REPORT
+    smaller = replace(profile(), corpus=CorpusSettings("simulated-encyclopedia", {"words": 1000}))
+    assert differing(smaller) == {*corpus, *REPORT}
+    wider = replace(profile(), backbones={"t5-mini": {"width": 32}})
+    assert differing(wider) == {*made_of("t5-mini"), *REPORT}
 
 
 def test_the_stages_of_dvc_depend_on_all_that_their_jobs_read(repository: Path) -> None:
     stages = yaml.safe_load((repository / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    rules = {"prepare": ("fetch", "prepare"), "results": ("train", "evaluate"), "tables": ("tables",)}
+    rules = {
+        "prepare": ("fetch", "prepare"),
+        "results": ("backbone", "train", "evaluate"),
+        "tables": ("tables", "figures"),
+    }
     outputs = [Path(next(iter(out))) for stage in stages.values() for out in stage["outs"]]
     for name, stage in stages.items():
         depends = [Path(path) for path in stage["deps"]]
@@ -134,63 +216,12 @@ def test_resources_name_every_rule_and_profiles_override_single_keys(tmp_path: P
         needs("train", "big", path)
 
 
-def small_jobs(root: Path) -> tuple[Job, Job]:
-    first = Job("prepare", "a", root / "a", {"x": 1}, {"in": root / "in.txt"}, {"out": root / "a/out.txt"})
-    second = Job("train", "b", root / "b", {"y": 1}, {"in": root / "a/out.txt"}, {"out": root / "b/out.txt"})
-    return first, second
-
-
-def run(job: Job, text: str = "result") -> None:
-    with recording(job.folder, job):
-        write_text(job.outputs["out"], text)
-
-
-def test_a_job_is_current_until_something_of_it_changes(tmp_path: Path) -> None:
-    first, second = small_jobs(tmp_path)
-    write_text(tmp_path / "in.txt", "input")
-    assert [state.verdict for state in states([first, second])] == ["missing", "missing"]
-    run(first)
-    run(second)
-    assert [state.runs for state in states([first, second])] == [False, False]
-    assert judge(replace(first, settings={"x": 2})) == ("stale", "other settings")
-    assert judge(replace(first, code=("gemsbench.errors",))) == ("stale", "other code")
-    write_text(tmp_path / "in.txt", "another input")
-    later = states([first, second])
-    assert [(state.verdict, state.follows) for state in later] == [("stale", False), ("current", True)]
-    write_text(second.outputs["out"], "altered")
-    assert judge(second) == ("stale", "out was altered")
-    (second.folder / "provenance.json").unlink()
-    assert judge(second)[0] == "stale"
-
-
-def test_missing_raw_files_count_only_when_something_needs_them(tmp_path: Path) -> None:
-    raw = Job("fetch", "r", tmp_path / "raw", {"x": 1}, {}, {"out": tmp_path / "raw/out.txt"})
-    run(raw)
-    prepare = Job(
-        "prepare", "a", tmp_path / "a", {"x": 1}, dict(raw.outputs), {"out": tmp_path / "a/out.txt"}, replaceable=True
-    )
-    run(prepare)
-    raw.outputs["out"].unlink()
-    assert [state.runs for state in states([raw, prepare])] == [False, False]
-    assert [state.runs for state in states([raw, replace(prepare, settings={"x": 2})])] == [True, True]
-    assert judge(replace(prepare, replaceable=False)) == ("stale", "an input is missing")
-
-
-def test_pinned_files_are_judged_by_their_pin(tmp_path: Path) -> None:
-    path = tmp_path / "raw.csv"
-    write_text(path, "content")
-    job = Job("fetch", "r", tmp_path, outputs={"raw.csv": path}, provenance="", pins={"raw.csv": sha256_file(path)})
-    assert judge(job) == ("current", "")
-    write_text(path, "contenT")
-    assert judge(job) == ("stale", "raw.csv is not the pinned file")
-
-
 def test_the_plan_uses_what_earlier_runs_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     resources = Path("workflow/resources.yaml").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     write_text(tmp_path / "workflow/resources.yaml", resources)
     before = plan(profile_in(tmp_path), cores=2)
-    assert [rule.rule for rule in before.rules] == list(RULES)
+    assert [rule.rule for rule in before.rules] == [rule for rule in RULES if rule != "backbone"]
     assert all(rule.to_run == rule.jobs and rule.source == "upper limit" for rule in before.rules)
     job = next(job for job in all_jobs(profile_in(tmp_path)) if job.rule == "prepare")
     path = benchmark_path(Path("results/mini"), job)
@@ -213,13 +244,22 @@ def profile_in(folder: Path) -> Profile:
 
 def test_only_files_that_no_job_writes_are_unclaimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    chosen = profile_in(tmp_path)
+    blocks = {"T5-base": "t5-mini"}
+    tuned = {"random": MethodSettings(), "bsr": MethodSettings()}
+    plain = profile_in(tmp_path)
+    chosen = replace(
+        plain,
+        methods=tuned,
+        corpus=CorpusSettings("simulated-encyclopedia"),
+        tables=replace(plain.tables, blocks=blocks),
+    )
     for job in all_jobs(chosen):
         for path in (*job.outputs.values(), benchmark_path(Path("results/mini"), job)):
             write_json(path, {})
         for folder in job.unversioned.values():
             write_json(folder / "any/file.json", {})
             write_json(folder.with_name("model.checkpoint") / "state.json", {})
+    write_json(tmp_path / "results/mini/backbones/t5-mini.checkpoint/state.json", {})
     assert unclaimed(chosen) == []
     strays = [Path("results/mini/runs/gone/scores.parquet"), Path("results/mini/tables/.table1.tex.0.tmp")]
     for stray in strays:

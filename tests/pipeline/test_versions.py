@@ -27,6 +27,8 @@ def test_dvc_repro_after_snakemake_takes_over_what_is_there(finished: Any) -> No
 
 def test_a_fresh_clone_needs_sync_and_then_nothing(pulled: Any) -> None:
     assert not (pulled.root / "data/simulated").exists()
+    kept = {path.name for path in (pulled.root / "results/mini/backbones/t5-mini").iterdir()}
+    assert kept == {"log.jsonl", "provenance.json"}, "weights are not versioned"
     assert "0 out of date, 0 not there yet" in pulled.gemsbench("sync").stdout
     assert pulled.pending() == {}
     before = pulled.result_times()
@@ -34,7 +36,7 @@ def test_a_fresh_clone_needs_sync_and_then_nothing(pulled: Any) -> None:
     assert pulled.dvc("repro").stdout.strip().endswith(CLEAN)
     assert pulled.dvc("status").stdout.strip() == CLEAN
     assert pulled.result_times() == before
-    assert pulled.gemsbench("sync").stdout.startswith("sync: 7 jobs in order, 0 stamped")
+    assert pulled.gemsbench("sync").stdout.startswith("sync: 15 jobs in order, 0 stamped")
 
 
 def test_dvc_repro_first_in_a_fresh_clone_does_nothing_either(pulled: Any) -> None:
@@ -50,13 +52,50 @@ def test_after_an_edit_in_a_clone_exactly_its_rows_run(pulled: Any) -> None:
     before = {method: (scores / method / "1/provenance.json").read_bytes() for method in ("random", "popularity")}
     pulled.edit("src/gemsbench/methods/random_order.py", "import", "import  ")
     pulled.gemsbench("sync")
-    assert pulled.pending() == {"train": 1, "evaluate": 1, "tables": 1}
+    assert pulled.pending() == {"train": 1, "evaluate": 1, "tables": 1, "figures": 1}
     pulled.git("checkout", "--quiet", "src")
     pulled.edit("config/mini.yaml", "popularity: {}", "popularity: {tasks: [rec]}")
     pulled.dvc("repro")  # calls sync, which finds the edit of random taken back
     assert (scores / "random/1/provenance.json").read_bytes() == before["random"]
     assert (scores / "popularity/1/provenance.json").read_bytes() != before["popularity"]
     assert pulled.pending() == {}
+    assert pulled.dvc("status").stdout.strip() == CLEAN
+
+
+REPORT = {"tables": 1, "figures": 1}
+QWEN = {"fetch_simulated_encyclopedia": 1, "backbone_qwen_mini": 1, "train": 1, "evaluate": 1, **REPORT}
+BACKBONES = {**QWEN, "backbone_t5_mini": 1, "train": 2, "evaluate": 2}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        ("src/gemsbench/tuners/lora.py", '"""', '"""Edited. ', QWEN),
+        ("config/mini.yaml", "*smallest", "{width: 16}", QWEN),
+        ("src/gemsbench/backbones/stand_ins.py", '"""', '"""Edited. ', BACKBONES),
+        ("config/mini.yaml", "words: 3000", "words: 4000", BACKBONES),
+    ],
+)
+def test_in_a_clone_a_change_of_missing_weights_is_noticed(
+    pulled: Any, file: str, old: str, new: str, expected: Any
+) -> None:
+    text = (pulled.root / file).read_text(encoding="utf-8")
+    (pulled.root / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+    jobs = f"{sum(expected.values())} jobs to run"
+    assert jobs in pulled.gemsbench("plan").stdout
+    pulled.gemsbench("sync")
+    assert pulled.pending() == expected
+
+
+def test_weights_made_again_in_a_clone_are_the_same_and_change_no_row(pulled: Any) -> None:
+    record = pulled.root / "results/mini/runs/simulated-amazon/t5-mini/bsr/1/provenance.json"
+    before = record.read_bytes()
+    pulled.gemsbench("data", "fetch", "simulated-encyclopedia", "--quiet")
+    pulled.gemsbench("backbone", "t5-mini", "--quiet")
+    pulled.gemsbench("sync")
+    assert pulled.pending() == {"figures": 1}  # the new log has other times in it
+    pulled.dvc("repro")
+    assert record.read_bytes() == before
     assert pulled.dvc("status").stdout.strip() == CLEAN
 
 

@@ -11,7 +11,11 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-POPULARITY = {"train": 1, "evaluate": 1, "tables": 1}
+REPORT = {"tables": 1, "figures": 1}
+POPULARITY = {"train": 1, "evaluate": 1, **REPORT}
+ROW = POPULARITY
+BACKBONES = {"backbone_t5_mini": 1, "backbone_qwen_mini": 1, "train": 2, "evaluate": 2, **REPORT}
+ROWS = {"train": 2, "evaluate": 2, **REPORT}  # of the one method with backbones
 
 
 def test_after_a_run_there_is_nothing_to_do_and_nothing_left_over(finished: Any) -> None:
@@ -38,7 +42,8 @@ def test_the_rules_write_exactly_what_the_jobs_declare(finished: Any) -> None:
 def test_the_report_is_one_page_with_the_tables(finished: Any) -> None:
     finished.snakemake("--report", "report.html")
     page = (finished.root / "report.html").read_text(encoding="utf-8")
-    assert "table1.html" in page and "Training logs" in page
+    assert "table1.html" in page and "Training logs" in page and "training.svg" in page
+    assert "results/mini/backbones/t5-mini/log.jsonl" in page
 
 
 @pytest.mark.parametrize(
@@ -46,13 +51,19 @@ def test_the_report_is_one_page_with_the_tables(finished: Any) -> None:
     [
         ("src/gemsbench/methods/popularity.py", '"""', '"""Edited. ', POPULARITY),
         ("config/mini.yaml", "popularity: {}", "popularity: {tasks: [rec]}", POPULARITY),
-        ("config/mini.yaml", "seeds: [1]", "seeds: [1, 2]", POPULARITY),  # a second seed of random; same counts
+        # A second seed of random and of the two rows with a backbone.
+        ("config/mini.yaml", "seeds: [1]", "seeds: [1, 2]", {"train": 3, "evaluate": 3, **REPORT}),
+        ("src/gemsbench/tuners/lora.py", '"""', '"""Edited. ', ROW),
+        ("src/gemsbench/identifiers/atomic.py", '"""', '"""Edited. ', ROWS),
+        ("config/mini.yaml", "*smallest", "{width: 16}", {"backbone_qwen_mini": 1, **ROW}),
+        ("src/gemsbench/backbones/stand_ins.py", '"""', '"""Edited. ', BACKBONES),
+        ("config/mini.yaml", "words: 3000", "words: 4000", {"fetch_simulated_encyclopedia": 1, **BACKBONES}),
         ("src/gemsbench/registry.py", '"""', '"""Edited. ', {}),
         (
             "src/gemsbench/protocol/prepare.py",
             '"""',
             '"""Edited. ',
-            {"prepare": 1, "train": 2, "evaluate": 2, "tables": 1},
+            {"prepare": 1, "train": 4, "evaluate": 4, **REPORT},
         ),
     ],
 )
@@ -74,7 +85,7 @@ def test_an_edit_taken_back_reruns_nothing(finished: Any) -> None:
 def test_a_run_after_an_edit_leaves_the_other_runs_alone(finished: Any) -> None:
     before = finished.result_times()
     finished.edit("config/mini.yaml", "popularity: {}", "popularity: {tasks: [rec]}")
-    assert "3 jobs to run" in finished.gemsbench("plan").stdout
+    assert "4 jobs to run" in finished.gemsbench("plan").stdout
     finished.snakemake()
     after = finished.result_times()
     assert {path for path in before if "/random/" in path and after[path] != before[path]} == set()
@@ -104,7 +115,7 @@ def test_a_method_taken_out_leaves_files_that_prune_removes(finished: Any) -> No
     finished.gemsbench("prune", "--yes")
     assert not (results / "runs/simulated-amazon/none/popularity").exists()
     assert (results / "runs/simulated-amazon/none/random/1/scores.parquet").is_file()
-    assert finished.pending() == {"tables": 1}
+    assert finished.pending() == REPORT
 
 
 def test_another_config_file_is_never_merged_with_the_default_one(checkout: Any) -> None:
@@ -149,7 +160,7 @@ def test_settings_files_change_only_with_their_content(finished: Any) -> None:
     finished.edit("config/mini.yaml", "popularity: {}", "popularity: {tasks: [rec]}")
     finished.snakemake("--dry-run")
     changed = {str(path.relative_to(folder)) for path, time in before.items() if path.stat().st_mtime_ns != time}
-    assert changed == {"train/simulated-amazon/none/popularity/1.json", "tables/all.json"}
+    assert changed == {"train/simulated-amazon/none/popularity/1.json", "tables/all.json", "figures/all.json"}
 
 
 def test_a_second_profile_of_the_same_recipe_leaves_the_first_alone(finished: Any) -> None:
@@ -165,14 +176,14 @@ def test_another_tie_rule_makes_every_number_anew(finished: Any) -> None:
     finished.gemsbench("sync")
     finished.snakemake("--", "prepared")
     finished.gemsbench("sync")
-    assert finished.pending() == {"train": 2, "evaluate": 2, "tables": 1}
+    assert finished.pending() == {"train": 4, "evaluate": 4, **REPORT}
 
 
 @pytest.mark.parametrize("file", ["envs/requirements.lock", "envs/torch.txt"])
 def test_another_library_version_trains_anew(finished: Any, file: str) -> None:
     path = finished.root / file
     path.write_text(path.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
-    assert finished.pending()["train"] == 2
+    assert finished.pending()["train"] == 4
 
 
 def test_prune_waits_for_a_running_workflow(finished: Any) -> None:

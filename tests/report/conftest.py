@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-from gemsbench import files
+from gemsbench import files, registry
 from gemsbench.data.schema import TASK
 from gemsbench.evaluation import metrics
-from gemsbench.evaluation.evaluate import Evaluation, write_evaluation
-from gemsbench.profile import MethodSettings, Profile, TableSettings, runs
+from gemsbench.evaluation.evaluation import Evaluation, write_evaluation
+from gemsbench.profile import NO_BACKBONE, MethodSettings, Profile, TableSettings, runs
 from gemsbench.profile import Run as ProfileRun
 
 CASES = 400
+VALID = "valid_ndcg@10"
 STATS = {
     "users": 1234,
     "items": 567,
@@ -60,6 +64,14 @@ def one_seed(profile: Profile) -> Profile:
     return dataclasses.replace(profile, seeds=(1,))
 
 
+@pytest.fixture
+def with_gems(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """The profile with two rows of the tables that need a backbone, as if they were registered."""
+    entries = {key: registry.MethodEntry("elsewhere:Thing", ("rec", "src"), True, True) for key in ("bsr", "gems")}
+    monkeypatch.setattr(registry, "METHODS", {**registry.METHODS, **entries})
+    return dataclasses.replace(profile, methods={**profile.methods, "bsr": MethodSettings(), "gems": MethodSettings()})
+
+
 def evaluation_of(ranks: dict[str, np.ndarray], fingerprint: str, method: str) -> Evaluation:
     """An evaluation whose positives stand at the given ranks; ties with nothing."""
     values, tables, start = {}, [], 0
@@ -85,9 +97,10 @@ def draw_ranks(strength: float, seed: int) -> np.ndarray:
 
 
 def write_run(run: ProfileRun, folder: Path, tasks: tuple[str, ...], fingerprint: str = "") -> None:
-    """Write metrics.json and ranks.parquet of one run."""
+    """Write metrics.json and ranks.parquet of one run; another backbone gives other ranks."""
     strength = STRENGTH[run.method.partition("+")[0]]
-    ranks = {task: draw_ranks(strength, run.seed + 10 * len(run.method) + (task == "src")) for task in tasks}
+    first = run.seed + 10 * len(run.method) + 1000 * len(run.backbone)
+    ranks = {task: draw_ranks(strength, first + (task == "src")) for task in tasks}
     write_evaluation(evaluation_of(ranks, fingerprint or f"print-of-{run.recipe}", run.method), run.folder(folder))
 
 
@@ -102,6 +115,61 @@ def write_results(tmp_path: Path) -> Callable[[Profile], Path]:
             write_run(run, folder, method_entry(profile, run.method).tasks)
         for recipe in profile.recipes:
             files.write_json(folder / "prepared" / recipe / "stats.json", STATS)
+        return folder
+
+    return write
+
+
+def language_model_log(seed: int, epochs: int, best: int, stopped: str) -> list[dict[str, Any]]:
+    """Lines as the training loop writes them; ten steps make an epoch, the log begins before the first step."""
+    stream = np.random.default_rng(seed)
+    lines: list[dict[str, Any]] = []
+    for epoch in range(epochs + 1):
+        losses = {task: scale * math.exp(-epoch / 5) + 0.5 for task, scale in (("rec", 6.0), ("src", 5.0))}
+        found = {task: 0.4 - 0.01 * abs(epoch - best) + 0.001 * stream.random() for task in ("rec", "src")}
+        line = {"stage": "train", "step": 10 * epoch, "epoch": float(epoch), "learning_rate": 0.001, "seconds": 0.1}
+        line |= {f"loss_{task}": losses[task] if epoch else None for task in losses}
+        line |= {f"{VALID}_{task}": found[task] for task in found}
+        lines.append(line | {"loss": sum(losses.values()) / 2 if epoch else None, VALID: sum(found.values()) / 2})
+    return [*lines, {"stage": "end", "stopped": stopped, "step": 10 * epochs, "best_step": 10 * best}]
+
+
+def ncf_log(seed: int) -> list[dict[str, Any]]:
+    """Lines as NCF writes them: GMF alone is better than NeuMF, which is better after pre-training."""
+    tops = {"gmf": 0.9, "mlp": 0.5, "neumf": 0.5 + 0.01 * np.random.default_rng(seed).random(), "neumf-scratch": 0.4}
+    return [
+        {"stage": stage, "epoch": epoch, "loss": 0.6 / epoch if epoch else None, VALID: top - 0.1 * (epoch - 2) ** 2}
+        for stage, top in tops.items()
+        for epoch in range(5)
+    ]
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """A log.jsonl."""
+    files.write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def write_logs(tmp_path: Path) -> Callable[[Profile], Path]:
+    """A function that writes the log of every run of a profile and of its backbones and returns results/<profile>."""
+
+    def write(profile: Profile) -> Path:
+        folder = tmp_path / "results" / profile.profile
+        for run in runs(profile):
+            lines: list[dict[str, Any]] = [{"stage": "fit", "seconds": 0.1}]
+            if run.method == "ncf":
+                lines = ncf_log(run.seed)
+            elif run.backbone != NO_BACKBONE:
+                capped = run.backbone == "t5-mini"
+                lines = language_model_log(run.seed, 6 + run.seed, 4, "epochs" if capped else "patience")
+            write_lines(run.folder(folder) / "log.jsonl", lines)
+        for backbone in profile.tables.blocks.values():
+            steps: list[dict[str, Any]] = [
+                {"stage": "pretrain", "step": 20 * n, "loss": 6 / (n + 1), "heldout_loss": 7 / (n + 1)}
+                for n in range(6)
+            ]
+            steps = [line | {"epoch": line["step"] / 80, "unigram_loss": 6.25} for line in steps]
+            write_lines(folder / "backbones" / backbone / "log.jsonl", steps)
         return folder
 
     return write

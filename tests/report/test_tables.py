@@ -13,11 +13,11 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from gemsbench import files, registry
+from gemsbench import files
 from gemsbench.data.schema import TASK
 from gemsbench.errors import CheckError, InputError
 from gemsbench.evaluation.metrics import hit, ndcg
-from gemsbench.profile import MethodSettings, Profile, Run, TableSettings
+from gemsbench.profile import Profile, Run, TableSettings
 from gemsbench.report import write_tables
 from gemsbench.report.tables import build_tables
 
@@ -25,14 +25,6 @@ Write = Callable[[Profile], Path]
 FILES = {
     f"{name}.{suffix}" for name in ("table1", "table2", "table4", "sanity") for suffix in ("tex", "md", "html", "json")
 }
-
-
-@pytest.fixture
-def with_gems(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> Profile:
-    """The profile with two rows of the tables that need a backbone, as if they were registered."""
-    entries = {key: registry.MethodEntry("elsewhere:Thing", ("rec", "src"), True, True) for key in ("bsr", "gems")}
-    monkeypatch.setattr(registry, "METHODS", {**registry.METHODS, **entries})
-    return dataclasses.replace(profile, methods={**profile.methods, "bsr": MethodSettings(), "gems": MethodSettings()})
 
 
 def cells(folder: Path, table: str) -> dict[tuple[str, str], list[dict[str, Any]]]:

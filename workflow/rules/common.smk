@@ -11,11 +11,13 @@ from snakemake.exceptions import WorkflowError
 SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
 
+from gemsbench.backbones.catalogue import LOG
 from gemsbench.errors import GemsbenchError
 from gemsbench.pipeline.environment import job_environment
 from gemsbench.pipeline.jobs import all_jobs, results_folder
 from gemsbench.pipeline.resources import needs
 from gemsbench.pipeline.settings_files import settings_path, write_settings
+from gemsbench.pipeline.state import standing
 from gemsbench.profile import load_profile
 
 os.environ.update(job_environment(SOURCE))
@@ -64,6 +66,7 @@ CONFIG = config_file()
 os.environ["GEMSBENCH_CONFIG"] = CONFIG
 PROFILE = checked(CONFIG)
 JOBS = jobs_by_rule(PROFILE)
+STANDING = standing((job for jobs in JOBS.values() for job in jobs.values()), results_folder(PROFILE))
 
 
 def one_of(values):
@@ -82,6 +85,11 @@ def outputs_of(rule_name):
     return [str(path) for job in JOBS[rule_name].values() for path in (*job.outputs.values(), job.provenance_path)]
 
 
+def backbone_records():
+    """How each backbone was made; its weights are asked for by the runs that need them."""
+    return [str(path) for job in JOBS.get("backbone", {}).values() for path in (job.outputs[LOG], job.provenance_path)]
+
+
 def code(rule_name):
     """An input function: the source files whose edits concern a job."""
 
@@ -95,9 +103,21 @@ def files(rule_name):
     """An input function: the data files that a job reads."""
 
     def input_files(wildcards):
-        return relative(job_of(rule_name, wildcards).inputs.values())
+        return data_files(job_of(rule_name, wildcards))
 
     return input_files
+
+
+def data_files(job):
+    """The data files that a job reads. The age of files that are made again from the job's own settings and code does
+    not count; where they are not there, a result that stands without them does not ask for them."""
+    again = relative(job.inputs[name] for name in job.replaceable)
+    stands = (job.rule, job.name) in STANDING
+    return [
+        ancient(path) if path in again else path
+        for path in relative(job.inputs.values())
+        if not (path in again and stands and not os.path.exists(path))
+    ]
 
 
 def job_of(rule_name, wildcards):
@@ -125,6 +145,20 @@ def fetched_files(job):
     return [ensure(update(str(path)), sha256=job.pins[name]) for name, path in job.outputs.items()]
 
 
+def backbone_files(job):
+    """Every file of a backbone as an output; its log and provenance are part of the report."""
+    return [backbone_file(job, path) for path in job.all_outputs]
+
+
+def backbone_file(job, path):
+    output = ensure(str(path), non_empty=True)
+    categories = {job.outputs[LOG]: "Training logs", job.provenance_path: "Provenance"}
+    if path not in categories:
+        return output
+    labels = {"method": job.rule, "backbone": job.name, "seed": str(job.settings.get("data_seed", "none"))}
+    return report(output, category=categories[path], subcategory="backbones", labels=labels)
+
+
 def reported_tables():
     """Every table file as an output; what a browser shows is part of the report."""
     return [reported_table(path) for path in JOBS["tables"]["all"].outputs.values()]
@@ -141,3 +175,14 @@ def reported_table(path):
         category="Tables",
         labels={"table": "all" if path.stem == "index" else path.stem, "format": path.suffix[1:]},
     )
+
+
+def reported_figures():
+    """Every figure as an output and a part of the report."""
+    return [reported_figure(path) for path in JOBS["figures"]["all"].outputs.values()]
+
+
+def reported_figure(path):
+    output = ensure(str(path), non_empty=True)
+    labels = {"figure": path.stem, "format": path.suffix[1:]}
+    return report(output, caption="../report/figures.rst", category="Figures", labels=labels)

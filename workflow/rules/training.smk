@@ -1,7 +1,7 @@
-# One job per recipe, backbone, method and seed: fit, then score the test candidates.
+# One job per recipe, backbone, method and seed: fit (tune the backbone), then score the test candidates.
 rule train:
     input:
-        pack=files("train"),
+        data=files("train"),
         settings="<results>/settings/train/{recipe}/{backbone}/{method}/{seed}.json",
         code=code("train"),
     output:

@@ -13,8 +13,11 @@ from gemsbench.cli.options import DEFAULT_CONFIG, Config, Out, Quiet, RecipeName
 from gemsbench.errors import CheckError
 
 if TYPE_CHECKING:
+    from gemsbench.data.corpus import Corpus
     from gemsbench.data.recipe import Recipe
     from gemsbench.profile import Profile
+
+SourceName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of the profile, or its corpus.")]
 
 app = typer.Typer(help="Fetch, prepare, check and describe a recipe.", no_args_is_help=True)
 
@@ -35,29 +38,44 @@ class Chosen:
 
 def choose(config: Path, name: str) -> Chosen:
     """Look a recipe up in the profile; raises InputError with the nearest name."""
-    from gemsbench.config import load_settings
     from gemsbench.profile import load_profile
-    from gemsbench.registry import RECIPES, lookup, resolve
 
     profile = load_profile(config)
+    return Chosen(profile, *_recipe(profile, config, name))
+
+
+def _recipe(profile: Profile, config: Path, name: str) -> tuple[Recipe, Any]:
+    from gemsbench.config import load_settings
+    from gemsbench.registry import RECIPES, lookup, resolve
+
     values = lookup(profile.recipes, name, f"recipe of {config}")
     recipe = resolve(RECIPES[name])
-    return Chosen(profile, recipe, load_settings(recipe.settings, values, f"{config}: recipes.{name}"))
+    return recipe, load_settings(recipe.settings, values, f"{config}: recipes.{name}")
+
+
+def _corpus(profile: Profile, config: Path) -> tuple[Corpus, Any]:
+    from gemsbench.config import load_settings
+    from gemsbench.registry import CORPORA, resolve
+
+    corpus = resolve(CORPORA[profile.corpus.name])
+    return corpus, load_settings(corpus.settings, profile.corpus.settings, f"{config}: corpus.settings")
 
 
 @app.command()
-def fetch(recipe: RecipeName, config: Config = DEFAULT_CONFIG, quiet: Quiet = False) -> None:
-    """Put the raw files of a recipe in place: download, mirror or DVC remote, each checked; or simulate them."""
+def fetch(recipe: SourceName, config: Config = DEFAULT_CONFIG, quiet: Quiet = False) -> None:
+    """Put the raw files of a recipe or corpus in place: download, mirror or DVC remote, each checked; or simulate."""
     from contextlib import nullcontext
 
     from gemsbench.data.fetch import fetch as fetch_files
     from gemsbench.pipeline.jobs import fetch_job
+    from gemsbench.profile import load_profile
     from gemsbench.provenance import recording
 
-    chosen = choose(config, recipe)
-    job = fetch_job(chosen.profile, recipe)  # None for the user's own files
+    profile = load_profile(config)
+    source, settings = _corpus(profile, config) if recipe == profile.corpus.name else _recipe(profile, config, recipe)
+    job = fetch_job(profile, recipe)  # None for the user's own files
     with recording(job.folder, job) if job else nullcontext():
-        folder = fetch_files(chosen.recipe, chosen.settings, chosen.profile.data_seed, Path(), quiet=quiet)
+        folder = fetch_files(source, settings, profile.data_seed, Path(), quiet=quiet)
     if not quiet:
         typer.echo(f"{recipe}: raw files in {folder}")
 

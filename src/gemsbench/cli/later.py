@@ -9,11 +9,9 @@ import typer
 from gemsbench.errors import UsageError
 
 VERBS = {
-    "backbone": "language-model backbones",
     "basis": "the knowledge basis of GEMS",
     "encoder": "encoders trained before a method",
     "ids": "semantic identifiers",
-    "figures": "figures",
     "leaderboard": "the leaderboard page",
     "audit": "the audit of printed tables",
     "check": "the self-test of an outside method",

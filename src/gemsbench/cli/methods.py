@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from gemsbench.cli.options import DEFAULT_CONFIG, Config, Out, Quiet, RecipeName, Seed, results_folder
-from gemsbench.profile import NO_BACKBONE, Run, chosen_run, load_profile
+from gemsbench.errors import InputError
+from gemsbench.profile import NO_BACKBONE, Profile, Run, chosen_run, load_profile
 
 MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="A method key of the profile, e.g. ncf.")]
 Backbone = Annotated[str, typer.Option("--backbone", help="Backbone of the run; none for methods without one.")]
@@ -31,7 +32,7 @@ def train(
 ) -> None:
     """Fit a method on the training split and score the test candidates; resumes where it was stopped."""
     from gemsbench.files import read_json
-    from gemsbench.methods.run import fit_and_score
+    from gemsbench.methods.run import DIAGNOSTICS, MODEL, fit_and_score
     from gemsbench.pipeline.jobs import train_job
     from gemsbench.provenance import recording
 
@@ -39,13 +40,29 @@ def train(
     run = chosen_run(profile, Run(recipe, backbone, method, seed))
     results = results_folder(profile.profile)
     folder = out or run.folder(results)
+    weights = None if run.backbone == NO_BACKBONE else _made_backbone(profile, run.backbone, config)
     with recording(folder, train_job(profile, run)) as notes:
-        fit_and_score(method, profile, run, results / "prepared" / recipe, folder, quiet=quiet)
-        diagnostics = folder / "model" / "diagnostics.json"
+        pack = results / "prepared" / recipe
+        fit_and_score(method, profile, run, pack, folder, backbone=weights, quiet=quiet)
+        diagnostics = folder / MODEL / DIAGNOSTICS
         if diagnostics.is_file():
             notes["diagnostics"] = read_json(diagnostics)
     if not quiet:
         typer.echo(f"{method} on {recipe}: scores in {folder / 'scores.parquet'}")
+
+
+def _made_backbone(profile: Profile, name: str, config: Path) -> Path:
+    """The folder of a backbone of the profile; raises InputError while a file of it is missing."""
+    from gemsbench.pipeline.jobs import backbone_job
+
+    job = backbone_job(profile, name)
+    absent = next((path for path in job.outputs.values() if not path.is_file()), None)
+    if absent is not None:
+        raise InputError(
+            f"{absent}: missing, so there is no backbone to tune. Make it first: "
+            f"`gemsbench backbone {name} --config {config}`."
+        )
+    return job.folder
 
 
 def score(

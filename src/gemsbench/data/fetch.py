@@ -1,4 +1,4 @@
-"""Raw files of a recipe: simulated, already there, from a DVC remote, from a mirror folder, or downloaded."""
+"""Raw files of a recipe or corpus: simulated, already there, from a DVC remote, from a mirror folder, or downloaded."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gemsbench.data import dvc_pins
+from gemsbench.data.corpus import Corpus
 from gemsbench.data.download import download
 from gemsbench.data.recipe import RawFile, Recipe
 from gemsbench.errors import InputError
@@ -21,8 +22,8 @@ from gemsbench.files import atomic_path, sha256_file
 MIRROR = "GEMSBENCH_MIRROR"
 
 
-def fetch(recipe: Recipe, settings: Any, seed: int, root: Path, *, quiet: bool = False) -> Path:
-    """Make sure that a recipe's raw files are there and right; return their folder.
+def fetch(recipe: Recipe | Corpus, settings: Any, seed: int, root: Path, *, quiet: bool = False) -> Path:
+    """Make sure that the raw files of a recipe or corpus are there and right; return their folder.
 
     root: the repository. Pinned files come, in this order, from data/raw/<recipe> itself, `dvc pull` of their .dvc file
     when a remote is configured, the folder named by GEMSBENCH_MIRROR, the public address. Raises InputError.

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemsbench.errors import InputError
-from gemsbench.evaluation.evaluate import METRICS, RANKS_FILE, Evaluation, evaluate, read_evaluation
+from gemsbench.evaluation.evaluation import METRICS, RANKS_FILE, Evaluation, evaluate, read_evaluation
 from gemsbench.evaluation.questions import PackLike, load
 from gemsbench.evaluation.ragged import Int64Array
 from gemsbench.evaluation.scores import Scores

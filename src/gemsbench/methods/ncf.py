@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +27,14 @@ from gemsbench.errors import InputError
 from gemsbench.files import atomic_path, read_json, sha256_json, write_json
 from gemsbench.methods.candidate_batches import CandidateBatch, score_in_batches
 from gemsbench.methods.contract import ScoreArray
-from gemsbench.methods.ncf_checkpoint import delete_checkpoint
 from gemsbench.methods.ncf_training import STAGES, NCFSettings, Problem, StageResult, Training
 from gemsbench.methods.neumf import NeuMF
-from gemsbench.methods.progress import progress_bar
 from gemsbench.methods.train_pairs import TrainPairs
 from gemsbench.methods.validation import ValidationLists
+from gemsbench.progress import progress_bar
 from gemsbench.source_code import source_sha256
+from gemsbench.training.checkpoint import delete_checkpoint
+from gemsbench.training.threads import torch_threads
 
 if TYPE_CHECKING:
     from gemsbench.protocol.pack import TrainingData
@@ -86,17 +86,6 @@ class NCF:
                 return model.scores(batch.per_candidate("user_id"), batch.items)
 
         yield from score_in_batches(cases, logits, saved["n_items"])
-
-
-@contextmanager
-def torch_threads(number: int) -> Iterator[None]:
-    """Within the block torch computes with this many threads; sums depend on it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _model(config: NCFSettings, n_users: int, n_items: int) -> NeuMF:

@@ -20,15 +20,16 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from gemsbench import seeds
 from gemsbench.errors import InputError
-from gemsbench.methods.ncf_checkpoint import (
+from gemsbench.methods.neumf import BOTH, NeuMF
+from gemsbench.methods.train_pairs import TrainPairs
+from gemsbench.methods.validation import ValidationLists
+from gemsbench.training.checkpoint import (
+    below,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizers,
     save_checkpoint,
 )
-from gemsbench.methods.neumf import BOTH, NeuMF
-from gemsbench.methods.train_pairs import TrainPairs
-from gemsbench.methods.validation import ValidationLists
 
 STAGES: Mapping[str, tuple[str, ...]] = {"gmf": ("gmf",), "mlp": ("mlp",), "neumf": BOTH, "neumf-scratch": BOTH}
 Params = dict[str, Tensor]
@@ -118,11 +119,6 @@ class StageRun:
         self.model.load_state_dict(below(tensors, "model/"))
         self.best = below(tensors, "best/")
         restore_optimizers(self.optimizers, below(tensors, "optimizer/"))
-
-
-def below(tensors: Params, prefix: str) -> Params:
-    """The tensors whose names start with prefix, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def build(problem: Problem, settings: NCFSettings, stage: str) -> NeuMF:

@@ -18,13 +18,14 @@ from gemsbench.evaluation.ragged import offsets_of
 from gemsbench.evaluation.scores import write_scores
 from gemsbench.files import canonical_json, read_json, write_json, write_text
 from gemsbench.methods.contract import Method, ScoreArray
-from gemsbench.methods.progress import quietly
 from gemsbench.profile import Profile, Run, method_entry
+from gemsbench.progress import quietly
 from gemsbench.protocol.pack import Pack, load_pack
 
 MODEL = "model"
 SCORES = "scores.parquet"
 LOG = "log.jsonl"
+DIAGNOSTICS = "diagnostics.json"  # in the model folder, of a method that has something to say of its fit
 FITTED_ON = "fitted_on.json"  # in the model folder: what it was fitted on (invariant L-g)
 
 
@@ -85,6 +86,8 @@ def _score(method: Method, method_key: str, profile: Profile, run: Run, pack: Pa
         "fitted_on": read_json(model / FITTED_ON),
         "version": __version__,
     }
+    if (model / DIAGNOSTICS).is_file() and "stopped" in (found := read_json(model / DIAGNOSTICS)):
+        header["stopped"] = found["stopped"]  # what ended the training: captions say how many runs were not done
     case_ids = np.concatenate([cases["case_id"].to_numpy() for cases in asked])
     flat = np.concatenate([scores for scores, _ in parts])
     lengths = np.concatenate([lengths for _, lengths in parts])

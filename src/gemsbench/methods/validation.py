@@ -58,3 +58,9 @@ class ValidationLists:
         found = contains(items, self.items) & self.positive
         any_found: npt.NDArray[np.bool_] = np.logical_or.reduceat(found, self.offsets[:-1])
         return any_found
+
+    def negatives_in(self, items: Int64Array) -> Int64Array:
+        """How many negatives of each case are among items (sorted item ids), int64 [Q]."""
+        found = contains(items, self.items) & ~self.positive
+        counts: Int64Array = np.add.reduceat(found.astype(np.int64), self.offsets[:-1])
+        return counts

@@ -8,22 +8,21 @@ here).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gemsbench import provenance, registry
+from gemsbench import registry
+from gemsbench.backbones.catalogue import LOG, RECORD, BackboneSpec
 from gemsbench.config import load_settings, settings_dict
+from gemsbench.data.corpus import Corpus
 from gemsbench.data.recipe import Recipe
 from gemsbench.data.schema import TABLES
-from gemsbench.files import sha256_file
-from gemsbench.profile import Profile, Run, method_entry, runs
+from gemsbench.errors import InputError
+from gemsbench.pipeline.job import Job
+from gemsbench.profile import NO_BACKBONE, Profile, Run, backbones_in_use, method_entry, runs, tuner_name
 from gemsbench.protocol.pack import EXPORTED, MANIFEST, STATS
-from gemsbench.provenance import Identity
-from gemsbench.source_code import source_files, source_sha256
 
 RESULTS = Path("results")
-RULES = ("fetch", "prepare", "train", "evaluate", "tables")
 PUBLISHED = RESULTS / "published"
 TABLE_FILES = (
     *(
@@ -33,78 +32,18 @@ TABLE_FILES = (
     ),
     "index.html",
 )
+FIGURE_FILES = ("training.svg", "training.png")
 LOCK = Path("envs/requirements.lock")
 TORCH = Path("envs/torch.txt")  # the one package that the lock leaves out
 
-# Where the work of each verb starts; a recipe's or a method's own module comes on top.
+# Where the work of each verb starts; targets that the registry names (of a recipe, method, tuner ...) come on top.
 PREPARE_CODE = "gemsbench.protocol.prepare:prepare"
+PRETRAIN_CODE = "gemsbench.training.pretraining:make_backbone"
+DOWNLOAD_CODE = "gemsbench.backbones.hub:fetch_hub_model"
 TRAIN_CODE = "gemsbench.methods.run:fit_and_score"
-EVALUATE_CODE = "gemsbench.evaluation.evaluate:evaluate"
+EVALUATE_CODE = "gemsbench.evaluation.evaluation:evaluate"
 TABLES_CODE = "gemsbench.report.tables:write_tables"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job of the workflow.
-
-    name: the wildcards of its rule, joined by "/". inputs: name -> path; outputs: name -> path, all below folder.
-    unversioned: outputs that are neither hashed nor kept by DVC (models). provenance: file name in folder, "" for
-    pinned downloads, whose hash is known beforehand (pins: file name -> sha256 of a file that need not be there).
-    """
-
-    rule: str
-    name: str
-    folder: Path
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[str, Path] = field(default_factory=dict)
-    outputs: Mapping[str, Path] = field(default_factory=dict)
-    unversioned: Mapping[str, Path] = field(default_factory=dict)
-    code: tuple[str, ...] = ()
-    provenance: str = provenance.FILE_NAME
-    pins: Mapping[str, str] = field(default_factory=dict)
-    replaceable: bool = False  # the raw inputs are made by a fetch job of the same code and settings
-
-    @property
-    def raw_folder(self) -> Path:
-        """Folder of the raw files that a prepare job reads."""
-        return next(iter(self.inputs.values())).parent
-
-    @property
-    def seeds(self) -> dict[str, int]:
-        """Seeds among the settings."""
-        return {name: value for name, value in self.settings.items() if name in ("seed", "data_seed")}
-
-    @property
-    def provenance_path(self) -> Path | None:
-        """Where the provenance of this job's outputs lies; None for pinned downloads."""
-        return self.folder / self.provenance if self.provenance else None
-
-    @property
-    def all_outputs(self) -> tuple[Path, ...]:
-        """Every path that the rule declares, provenance and models included."""
-        own = (self.provenance_path,) if self.provenance_path else ()
-        return (*self.outputs.values(), *self.unversioned.values(), *own)
-
-    def source_files(self) -> tuple[Path, ...]:
-        """The source files whose edits concern this job."""
-        return source_files(*self.code)
-
-    def identity(self, known: Mapping[str, str] | None = None) -> Identity | None:
-        """What decides the result, from present settings, input files and code; None while an input is missing.
-
-        known: hashes to use for missing raw files of simulated recipes, which equal code and settings make again.
-        """
-        inputs: dict[str, str] = {}
-        for name, path in self.inputs.items():
-            if path.is_file():
-                inputs[name] = sha256_file(path)
-            elif name in self.pins:
-                inputs[name] = self.pins[name]
-            elif self.replaceable and known and name in known:
-                inputs[name] = known[name]
-            else:
-                return None
-        return Identity(self.rule, self.settings, inputs, source_sha256(*self.code))
+FIGURES_CODE = "gemsbench.report.training_curves:write_figures"
 
 
 def results_folder(profile: Profile) -> Path:
@@ -112,53 +51,94 @@ def results_folder(profile: Profile) -> Path:
     return RESULTS / profile.profile
 
 
-def fetch_job(profile: Profile, recipe_name: str) -> Job | None:
-    """Raw files of a recipe: simulated, or downloaded by pinned hash; None for the user's own files."""
-    recipe: Recipe = registry.resolve(registry.RECIPES[recipe_name])
-    if recipe.simulate is not None:
-        folder = Path("data/simulated") / recipe_name
+def fetch_job(profile: Profile, name: str) -> Job | None:
+    """Raw files of a recipe or corpus: simulated, or downloaded by pinned hash; None for the user's own files."""
+    target = _source_target(name)
+    source: Recipe | Corpus = registry.resolve(target)
+    if source.simulate is not None:
+        folder = Path("data/simulated") / name
         return Job(
             rule="fetch",
-            name=recipe_name,
+            name=name,
             folder=folder,
-            settings=_recipe_settings(profile, recipe),
-            outputs={name: folder / name for name in recipe.simulated_files},
-            code=(registry.RECIPES[recipe_name],),
+            settings=_source_settings(profile, name),
+            outputs={file: folder / file for file in source.simulated_files},
+            code=(target,),
         )
-    if recipe.raw_files:
-        folder = Path("data/raw") / recipe_name
-        outputs = {file.name: folder / file.name for file in recipe.raw_files}
-        pins = {file.name: file.sha256 for file in recipe.raw_files}
-        return Job(rule="fetch", name=recipe_name, folder=folder, outputs=outputs, provenance="", pins=pins)
+    if source.raw_files:
+        folder = Path("data/raw") / name
+        outputs = {file.name: folder / file.name for file in source.raw_files}
+        pins = {file.name: file.sha256 for file in source.raw_files}
+        return Job(rule="fetch", name=name, folder=folder, outputs=outputs, provenance="", pins=pins)
     return None
 
 
 def prepare_job(profile: Profile, recipe_name: str, out: Path | None = None) -> Job:
     """Canonical tables, splits, cases and candidates of a recipe."""
-    recipe: Recipe = registry.resolve(registry.RECIPES[recipe_name])
     folder = out or results_folder(profile) / "prepared" / recipe_name
     raw = fetch_job(profile, recipe_name)
-    settings = _recipe_settings(profile, recipe)
+    settings = _source_settings(profile, recipe_name)
+    inputs = dict(raw.outputs) if raw else _own_files(settings)
     return Job(
         rule="prepare",
         name=recipe_name,
         folder=folder,
         settings={**settings, "history_length": profile.history_length},
-        inputs=raw.outputs if raw else _own_files(settings),
+        inputs=inputs,
         outputs={**{name: folder / f"{name}.parquet" for name in TABLES}, "stats": folder / STATS},
         code=(PREPARE_CODE, registry.RECIPES[recipe_name]),
         pins=raw.pins if raw else {},
-        replaceable=recipe.simulate is not None,
+        replaceable=tuple(inputs) if raw and raw.provenance else (),
+    )
+
+
+def backbone_job(profile: Profile, name: str, out: Path | None = None) -> Job:
+    """A backbone: a stand-in, pre-trained on the profile's corpus, or one downloaded at its pinned revision.
+
+    Raises InputError for a stand-in without a corpus, or with a setting that it does not have.
+    """
+    folder = out or results_folder(profile) / "backbones" / name
+    target = registry.lookup(registry.BACKBONES, name, "backbone").target
+    spec: BackboneSpec = registry.resolve(target)
+    outputs = {file: folder / file for file in spec.files}
+    where = f"profile '{profile.profile}', backbones: {name}"
+    values: Any = load_settings(spec.settings, profile.backbones.get(name, {}), where)
+    settings = {"backbone": name, "settings": settings_dict(values)}
+    if spec.repository:
+        return Job("backbone", name, folder, settings, outputs=outputs, code=(DOWNLOAD_CODE, target))
+    raw = _corpus_job(profile, name)
+    corpus = {f"corpus/{file}": path for file, path in raw.outputs.items()}
+    return Job(
+        rule="backbone",
+        name=name,
+        folder=folder,
+        settings={
+            **settings,
+            "corpus": _source_settings(profile, profile.corpus.name),
+            "data_seed": profile.data_seed,
+        },
+        inputs={**corpus, "requirements": LOCK, "torch": TORCH},
+        outputs=outputs,
+        code=(PRETRAIN_CODE, target, registry.CORPORA[profile.corpus.name]),
+        pins={f"corpus/{file}": sha256 for file, sha256 in raw.pins.items()},
+        replaceable=tuple(corpus) if raw.provenance else (),
     )
 
 
 def train_job(profile: Profile, run: Run, out: Path | None = None) -> Job:
-    """Fit a method on a prepared recipe and score its test candidates."""
+    """Fit a method on a prepared recipe and score its test candidates.
+
+    A run with a backbone knows what decides the backbone, so that it is judged rightly where the weights are missing.
+    """
     folder = out or run.folder(results_folder(profile))
     entry = method_entry(profile, run.method)
+    backbone = None if run.backbone == NO_BACKBONE else backbone_job(profile, run.backbone)
+    tuner = tuner_name(profile, run.method, registry.BACKBONES[run.backbone].kind) if backbone else ""
+    model = {file: path for file, path in (backbone.outputs if backbone else {}).items() if file not in (RECORD, LOG)}
+    weights = {f"backbone/{file}": path for file, path in model.items()}
     return Job(
         rule="train",
-        name=f"{run.recipe}/{run.backbone}/{run.method}/{run.seed}",
+        name=_run_name(run),
         folder=folder,
         settings={
             "profile": profile.profile,  # stands in the header of the scores
@@ -169,11 +149,18 @@ def train_job(profile: Profile, run: Run, out: Path | None = None) -> Job:
             "backbone": run.backbone,
             "method": run.method,
             "seed": run.seed,
+            **({"backbone_made_with": dict(backbone.settings), "tuner": tuner} if backbone else {}),
         },
-        inputs={**_pack(results_folder(profile) / "prepared" / run.recipe), "requirements": LOCK, "torch": TORCH},
+        inputs={
+            **_pack(results_folder(profile) / "prepared" / run.recipe),
+            **weights,
+            "requirements": LOCK,
+            "torch": TORCH,
+        },
         outputs={"scores": folder / "scores.parquet", "log": folder / "log.jsonl"},
         unversioned={"model": folder / "model"},
-        code=(TRAIN_CODE, entry.target),
+        code=(TRAIN_CODE, entry.target, *((registry.TUNERS[tuner], *backbone.code) if backbone else ())),
+        replaceable=tuple(weights),
     )
 
 
@@ -198,7 +185,7 @@ def tables_job(profile: Profile, out: Path | None = None) -> Job:
     for recipe in profile.recipes:
         inputs[f"stats/{recipe}"] = results / "prepared" / recipe / "stats.json"
     for run in runs(profile):
-        name = f"{run.recipe}/{run.backbone}/{run.method}/{run.seed}"
+        name = _run_name(run)
         inputs[f"metrics/{name}"] = run.folder(results) / "metrics.json"
         inputs[f"ranks/{name}"] = run.folder(results) / "ranks.parquet"
     return Job(
@@ -212,17 +199,37 @@ def tables_job(profile: Profile, out: Path | None = None) -> Job:
     )
 
 
+def figures_job(profile: Profile, out: Path | None = None) -> Job:
+    """The training curves, from the logs of every run and of every pre-trained backbone of the profile."""
+    results = results_folder(profile)
+    folder = out or results / "figures"
+    inputs = {f"log/{_run_name(run)}": run.folder(results) / "log.jsonl" for run in runs(profile)}
+    inputs |= {f"log/backbones/{job.name}": job.outputs[LOG] for job in _backbone_jobs(profile) if _pretrained(job)}
+    return Job(
+        rule="figures",
+        name="all",
+        folder=folder,
+        settings=settings_dict(profile),
+        inputs=inputs,
+        outputs={name: folder / name for name in FIGURE_FILES},
+        code=(FIGURES_CODE,),
+    )
+
+
 def all_jobs(profile: Profile) -> Iterator[Job]:
     """Every job of a profile, each after the jobs whose outputs it reads."""
     results = results_folder(profile)
     yield from (job for recipe in profile.recipes if (job := fetch_job(profile, recipe)) is not None)
+    yield from [_corpus_job(profile, job.name) for job in _backbone_jobs(profile) if _pretrained(job)][:1]
     yield from (prepare_job(profile, recipe) for recipe in profile.recipes)
+    yield from _backbone_jobs(profile)
     for run in runs(profile):
         yield train_job(profile, run)
     for run in runs(profile):
         folder = run.folder(results)
         yield evaluate_job(folder / "scores.parquet", results / "prepared" / run.recipe, folder)
     yield tables_job(profile)
+    yield figures_job(profile)
 
 
 def _pack(folder: Path) -> dict[str, Path]:
@@ -231,10 +238,40 @@ def _pack(folder: Path) -> dict[str, Path]:
     return {**tables, "manifest": folder / (MANIFEST if exported else STATS)}
 
 
-def _recipe_settings(profile: Profile, recipe: Recipe) -> dict[str, Any]:
-    where = f"profile '{profile.profile}', recipe '{recipe.name}'"
-    settings: Any = load_settings(recipe.settings, profile.recipes[recipe.name], where)
-    return {"recipe": recipe.name, "settings": settings_dict(settings), "data_seed": profile.data_seed}
+def _run_name(run: Run) -> str:
+    return f"{run.recipe}/{run.backbone}/{run.method}/{run.seed}"
+
+
+def _backbone_jobs(profile: Profile) -> list[Job]:
+    return [backbone_job(profile, name) for name in backbones_in_use(profile)]
+
+
+def _pretrained(backbone: Job) -> bool:
+    return "corpus" in backbone.settings
+
+
+def _corpus_job(profile: Profile, backbone: str) -> Job:
+    """The fetch job of the profile's corpus; raises InputError when there is none for the backbone to be trained on."""
+    job = fetch_job(profile, profile.corpus.name) if profile.corpus.name else None
+    if job is None:
+        raise InputError(
+            f"profile '{profile.profile}': {backbone} is pre-trained on plain text, and no corpus is named. Add "
+            f"`corpus: {{name: {next(iter(registry.CORPORA))}}}`."
+        )
+    return job
+
+
+def _source_target(name: str) -> str:
+    return registry.CORPORA[name] if name in registry.CORPORA else registry.RECIPES[name]
+
+
+def _source_settings(profile: Profile, name: str) -> dict[str, Any]:
+    corpus = name in registry.CORPORA
+    where = f"profile '{profile.profile}', {'corpus' if corpus else 'recipe'} '{name}'"
+    source: Recipe | Corpus = registry.resolve(_source_target(name))
+    settings: Any = load_settings(source.settings, profile.corpus.settings if corpus else profile.recipes[name], where)
+    key = "corpus" if corpus else "recipe"
+    return {key: name, "settings": settings_dict(settings), "data_seed": profile.data_seed}
 
 
 def _own_files(settings: Mapping[str, Any]) -> dict[str, Path]:

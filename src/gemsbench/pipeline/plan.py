@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from gemsbench.pipeline.jobs import RULES, all_jobs, results_folder
+from gemsbench.pipeline.job import RULES
+from gemsbench.pipeline.jobs import all_jobs, results_folder
 from gemsbench.pipeline.resources import Expected, Needs, expected, needs
 from gemsbench.pipeline.state import State, states
 from gemsbench.profile import Profile
@@ -47,7 +48,7 @@ class Plan:
 def plan(profile: Profile, cores: int | None = None) -> Plan:
     """Judge every job of a profile and add up what the ones that run are expected to need."""
     cores = cores or len(os.sched_getaffinity(0))
-    judged = sorted(states(all_jobs(profile)), key=lambda state: RULES.index(state.job.rule))
+    judged = sorted(states(all_jobs(profile), results_folder(profile)), key=lambda state: RULES.index(state.job.rule))
     planned = tuple(_planned(profile, rule, list(group)) for rule, group in groupby(judged, key=lambda s: s.job.rule))
     seconds = sum(_side_by_side(rule, cores) for rule in planned)
     reasons = tuple((f"{s.job.rule} {s.job.name}", s.reason) for s in judged if s.verdict != "current")

@@ -20,8 +20,9 @@ def unclaimed(profile: Profile) -> list[Path]:
     for job in all_jobs(profile):
         settings = settings_path(results, job)
         claimed.update((*job.all_outputs, benchmark_path(results, job), *([settings] if settings else [])))
-        for folder in job.unversioned.values():
-            folders.update((folder, folder.with_name(f"{folder.name}.checkpoint")))  # of an unfinished run
+        folders.update(job.unversioned.values())
+        trained = (job.folder,) if job.rule == "backbone" else job.unversioned.values()
+        folders.update(folder.with_name(f"{folder.name}.checkpoint") for folder in trained)  # of an unfinished job
     return [
         path
         for path in sorted(results.rglob("*"))

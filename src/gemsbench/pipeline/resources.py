@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gemsbench.config import load_settings, read_yaml
 from gemsbench.errors import InputError
-from gemsbench.pipeline.jobs import RULES, Job
+from gemsbench.pipeline.job import RULES, Job
 
 RESOURCES = Path("workflow/resources.yaml")
 DEFAULT = "default"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gemsbench.files import write_json
-from gemsbench.pipeline.jobs import Job
+from gemsbench.pipeline.job import Job
 
 
 def settings_path(results: Path, job: Job) -> Path | None:

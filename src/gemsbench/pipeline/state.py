@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from gemsbench.files import sha256_file
-from gemsbench.pipeline.jobs import Job
+from gemsbench.pipeline.job import ON_DEMAND, Job, content_hash
+from gemsbench.pipeline.resources import benchmark_path
 from gemsbench.provenance import read_record
 
 Verdict = Literal["current", "stale", "missing"]
@@ -28,41 +29,66 @@ class State:
         return self.verdict != "current" or self.follows
 
 
-def states(jobs: Iterable[Job]) -> list[State]:
-    """Judge every job, in DAG order; a job after one that runs is marked `follows`."""
+def states(jobs: Iterable[Job], results: Path) -> list[State]:
+    """Judge every job, in DAG order; a job after one that runs is marked `follows`. results: results/<profile>.
+
+    Missing outputs of an ON_DEMAND job make it run only when something that runs reads them.
+    """
+    judged = [(job, *judge(job)) for job in jobs]
+    needed: frozenset[Path] = frozenset()
+    while True:
+        found = _following(judged, needed, results)
+        read = frozenset(path for state in found if state.runs for path in state.job.inputs.values())
+        if read == needed:
+            return found
+        needed = read
+
+
+def standing(jobs: Iterable[Job], results: Path) -> frozenset[tuple[str, str]]:
+    """(rule, name) of the jobs that stand without replaceable inputs that are not there, as after a fresh `dvc pull`.
+
+    Their results are current and came from elsewhere. Making such an input for another job is no reason to run them.
+    """
+    listed = list(jobs)
+    if all(_is_noticed(job, path, results) or path.is_file() for job in listed for path in job.inputs.values()):
+        return frozenset()  # nothing is missing: the common case, in which no file need be read
+    return frozenset((state.job.rule, state.job.name) for state in states(listed, results) if not state.runs)
+
+
+def _following(judged: Iterable[tuple[Job, Verdict, str]], needed: frozenset[Path], results: Path) -> list[State]:
     found: list[State] = []
-    remade: dict[str, bool] = {}  # output path -> whether it is made again
-    for job in jobs:
-        verdict, reason = judge(job)
-        follows = any(remade.get(str(path), False) for path in job.inputs.values())
+    remade: set[Path] = set()
+    for job, verdict, reason in judged:
+        if job.rule in ON_DEMAND and verdict == "missing" and needed.isdisjoint(_absent(job)):
+            verdict, reason = "current", "not needed"
+        follows = any(path in remade and _is_noticed(job, path, results) for path in job.inputs.values())
         state = State(job, verdict, reason, follows)
         found.append(state)
-        # A missing raw file is made again only if something needs it, which its readers say themselves.
-        again = state.runs and not (job.rule == "fetch" and verdict == "missing")
-        remade.update((str(path), again) for path in job.all_outputs)
-    return _without_unneeded_fetches(found)
+        if state.runs:
+            remade.update(job.all_outputs)
+    return found
 
 
-def _without_unneeded_fetches(found: list[State]) -> list[State]:
-    needed = {str(path) for state in found if state.runs for path in state.job.inputs.values()}
-    return [
-        State(state.job, "current", "not needed")
-        if state.job.rule == "fetch"
-        and state.verdict == "missing"
-        and needed.isdisjoint(map(str, state.job.all_outputs))
-        else state
-        for state in found
-    ]
+def _is_noticed(job: Job, path: Path, results: Path) -> bool:
+    """Whether making an input anew runs the job: not where settings, code and content tell more than its age.
+
+    A missing one is noticed by a job that Snakemake has run here (its benchmark is there), and knows with this input.
+    """
+    replaceable = any(job.inputs[name] == path for name in job.replaceable)
+    return not replaceable or (not path.is_file() and benchmark_path(results, job).is_file())
+
+
+def _absent(job: Job) -> list[Path]:
+    return [path for path in job.outputs.values() if not path.is_file()]
 
 
 def judge(job: Job) -> tuple[Verdict, str]:
     """The verdict on one job's outputs as they lie there, and why."""
-    absent = [path for path in job.outputs.values() if not path.is_file()]
-    if absent:
+    if absent := _absent(job):
         return "missing", f"{absent[0]} is missing"
     path = job.provenance_path
     if path is None:
-        wrong = [name for name, output in job.outputs.items() if sha256_file(output) != job.pins.get(name)]
+        wrong = [name for name, output in job.outputs.items() if content_hash(output) != job.pins.get(name)]
         return ("stale", f"{wrong[0]} is not the pinned file") if wrong else ("current", "")
     record = read_record(path)
     if record is None:
@@ -76,5 +102,5 @@ def judge(job: Job) -> tuple[Verdict, str]:
     if changed:
         return "stale", f"other {', '.join(changed)}"
     hashes = record.get("outputs", {})
-    altered = [name for name, output in job.outputs.items() if sha256_file(output) != hashes.get(name)]
+    altered = [name for name, output in job.outputs.items() if content_hash(output) != hashes.get(name)]
     return ("stale", f"{altered[0]} was altered") if altered else ("current", "")

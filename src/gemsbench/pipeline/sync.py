@@ -18,7 +18,8 @@ from pathlib import Path
 
 from gemsbench.errors import InputError
 from gemsbench.files import read_json, write_json
-from gemsbench.pipeline.jobs import Job, all_jobs, results_folder
+from gemsbench.pipeline.job import Job
+from gemsbench.pipeline.jobs import all_jobs, results_folder
 from gemsbench.pipeline.resources import benchmark_path
 from gemsbench.pipeline.settings_files import settings_path, write_settings
 from gemsbench.pipeline.state import State, states
@@ -50,7 +51,7 @@ def sync(profile: Profile, config: Path) -> Synced:
     results = results_folder(profile)
     jobs = list(all_jobs(profile))
     write_settings(results, jobs)
-    judged = states(jobs)
+    judged = states(jobs, results)
     _refuse_altered_downloads(judged)
     memory = SNAKEMAKE / f"synced-{profile.profile}.json"
     settled = _settled(memory)

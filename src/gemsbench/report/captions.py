@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
-from gemsbench.profile import Profile
+from gemsbench.profile import NO_BACKBONE, Profile
 from gemsbench.report.rows import TASK_NAMES, ComparisonRows
-from gemsbench.report.run_results import Results
+from gemsbench.report.run_results import MethodResult, Results
 from gemsbench.report.table import NOT_RUN
 
 MARKS = (
@@ -16,6 +17,7 @@ MARKS = (
 )
 TIES = "Equal scores count against the method."
 PAPER = "arXiv 2601.09496"
+Shown: TypeAlias = Mapping[str, Mapping[str, MethodResult]]  # row -> column or recipe -> the result behind its cells
 MISSING = f"{NOT_RUN} means not built yet or not run."
 
 
@@ -29,7 +31,7 @@ def column_heading(label: str, recipe: str) -> str:
     return label if recipe == label.lower() else f"{label} ({recipe})"
 
 
-def comparison_caption(profile: Profile, rows: ComparisonRows, results: Results) -> str:
+def comparison_caption(profile: Profile, rows: ComparisonRows, results: Results, shown: Shown) -> str:
     """Caption of Table 1 or 2."""
     sentences = [
         "Results on search and recommendation.",
@@ -37,6 +39,7 @@ def comparison_caption(profile: Profile, rows: ComparisonRows, results: Results)
         _datasets(profile),
         _cases(profile, results),
         _seeds(profile),
+        stopped_at_cap(shown),
         MARKS,
         TIES,
         MISSING,
@@ -59,7 +62,7 @@ def dataset_caption(profile: Profile, leaks: Mapping[str, float]) -> str:
     return _join(sentences)
 
 
-def sanity_caption(profile: Profile, results: Results) -> str:
+def sanity_caption(profile: Profile, results: Results, shown: Shown) -> str:
     """Caption of the appendix table."""
     once = sorted({result.method for result in results.by_key.values() if len(result.seeds) < len(profile.seeds)})
     sentences = [
@@ -70,10 +73,21 @@ def sanity_caption(profile: Profile, results: Results) -> str:
         _datasets(profile),
         _seeds(profile),
         f"Methods without random choices ran once ({', '.join(once)})." if once else "",
+        "A method on a backbone has it in parentheses." if _with_backbone(results) else "",
+        stopped_at_cap(shown),
         "A method has no row where it does not answer the task.",
         comparability(profile),
     ]
     return _join(sentences)
+
+
+def stopped_at_cap(shown: Shown) -> str:
+    """Which of the shown results were trained up to the cap of epochs, so that more training might improve them."""
+    named = []
+    for name, results in shown.items():
+        columns = [f"{column}{_share_capped(result)}" for column, result in results.items() if result.capped]
+        named += [f"{name} ({', '.join(columns)})"] if columns else []
+    return f"Training stopped at its cap of epochs, not by validation: {'; '.join(named)}." if named else ""
 
 
 def comparability(profile: Profile) -> str:
@@ -84,6 +98,15 @@ def comparability(profile: Profile) -> str:
         f"These numbers are not comparable with the paper's ({PAPER}): "
         f"profile {profile.profile} uses other data and smaller models."
     )
+
+
+def _share_capped(result: MethodResult) -> str:
+    seeds = len(result.stopped)
+    return "" if result.capped == seeds else f" in {result.capped} of {seeds} seeds"
+
+
+def _with_backbone(results: Results) -> bool:
+    return any(result.backbone != NO_BACKBONE for result in results.by_key.values())
 
 
 def _backbone(paper_name: str, backbone: str | None) -> str:

@@ -19,18 +19,22 @@ def comparison_table(profile: Profile, rows: ComparisonRows, results: Results) -
     columns = columns_of(profile)
     backbone = profile.tables.blocks.get(rows.backbone)
     blocks = []
+    shown: dict[str, dict[str, MethodResult]] = {}  # row -> column -> what stands there, for one task or both
     for task, names in rows.tasks.items():
         cells = []
-        for recipe in columns.values():
+        for short, recipe in columns.items():
             answers = [_find(results, recipe, backbone, name, task) for name in names]
             cells += [_metric_cells(answers, task, metric, results) for metric in METRICS]
+            for name, answer in zip(names, answers, strict=True):
+                if answer is not None:
+                    shown.setdefault(name, {})[short] = answer
         block_rows = (Row(name, tuple(column[i] for column in cells)) for i, name in enumerate(names))
         blocks.append(Block(TASK_NAMES[task], tuple(block_rows)))
     names = tuple(METRICS.values())
     return Table(
         name=rows.name,
         title=rows.title,
-        caption=comparison_caption(profile, rows, results),
+        caption=comparison_caption(profile, rows, results, shown),
         stub=("Task", "Method"),
         groups=tuple(ColumnGroup(column_heading(short, recipe), names, short) for short, recipe in columns.items()),
         blocks=tuple(blocks),
@@ -51,7 +55,8 @@ def table_details(profile: Profile, results: Results) -> dict[str, Any]:
 
 
 def cell_details(result: MethodResult, task: str, metric: str, results: Results) -> dict[str, Any]:
-    """What stands behind one number: unrounded, per seed, with its spread, cases and run folders."""
+    """What stands behind one number: unrounded, per seed, with its spread, cases, run folders; what ended training."""
+    stopped = {"stopped": list(result.stopped)} if any(result.stopped) else {}
     return {
         "recipe": result.recipe,
         "backbone": result.backbone,
@@ -64,6 +69,7 @@ def cell_details(result: MethodResult, task: str, metric: str, results: Results)
         "seeds": list(result.seeds),
         "n": result.cases(task),
         "runs": [folder.relative_to(results.folder).as_posix() for folder in result.folders],
+        **stopped,
     }
 
 

@@ -111,6 +111,15 @@ def _cell(cell: Cell) -> str:
     return f"<td{title}>{text}</td>"
 
 
+def _ends(stopped: Sequence[str | None]) -> Iterator[str]:
+    """What ended the training, one value per seed."""
+    for end, words in (("epochs", "its cap of epochs"), ("patience", "validation")):
+        seeds = stopped.count(end)
+        if seeds:
+            share = f" in {seeds} of {len(stopped)} seeds" if seeds < len(stopped) else ""
+            yield f"training stopped by {words}{share}"
+
+
 def _facts(cell: Cell) -> Iterator[str]:
     """What hovering shows."""
     details = cell.details
@@ -118,6 +127,8 @@ def _facts(cell: Cell) -> Iterator[str]:
         yield f"{details['value']:.10g}"
     if details.get("sd") is not None:
         yield f"sd {details['sd']:.4g} over {len(details['seeds'])} seeds"
+    if details.get("stopped"):
+        yield from _ends(details["stopped"])
     if "tie_rate" in details:
         yield f"{details['tie_rate']:.4f} of the cases tie; in random order {details['expected_under_random_ties']:.4f}"
     if "n" in details:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gemsbench.errors import CheckError, InputError
-from gemsbench.evaluation.evaluate import RANKS_FILE
+from gemsbench.evaluation.evaluation import RANKS_FILE
 from gemsbench.evaluation.significance import mean_per_case, paired_t_test
 from gemsbench.report.run_results import MethodResult
 

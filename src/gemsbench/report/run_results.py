@@ -15,7 +15,7 @@ import polars as pl
 from gemsbench import files
 from gemsbench.errors import InputError
 from gemsbench.evaluation import Evaluation, read_evaluation
-from gemsbench.evaluation.evaluate import METRICS_FILE, RANKS_FILE
+from gemsbench.evaluation.evaluation import METRICS_FILE, RANKS_FILE
 from gemsbench.evaluation.metrics import check_one_positive_identities
 from gemsbench.profile import Profile, Run, method_entry, runs
 from gemsbench.report.rows import METRICS
@@ -36,6 +36,7 @@ class MethodResult:
     folders: tuple[Path, ...]
     metrics: tuple[Mapping[str, Any], ...]  # task -> metric -> mean over cases
     fingerprint: str
+    stopped: tuple[str | None, ...]  # what ended training: "patience", "epochs" (the cap); None where nothing says so
 
     def per_seed(self, task: str, metric: str) -> tuple[float, ...]:
         """Mean over cases of one metric, one value per seed."""
@@ -53,6 +54,11 @@ class MethodResult:
     def cases(self, task: str) -> int:
         """Number of test cases."""
         return int(self.metrics[0][task]["n"])
+
+    @property
+    def capped(self) -> int:
+        """Number of seeds whose training was ended by its cap of epochs and not by validation."""
+        return self.stopped.count("epochs")
 
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:
@@ -102,7 +108,8 @@ def _method_result(profile: Profile, folder: Path, members: list[Run]) -> Method
     asked = method_entry(profile, first.method).tasks
     commands = (f"snakemake --cores all --configfile <profile> -- {f / METRICS_FILE}" for f in folders)
     metrics = [_read_metrics(folder, asked, command) for folder, command in zip(folders, commands, strict=True)]
-    fingerprints = {str(files.read_header(run_folder / RANKS_FILE).get("fingerprint", "")) for run_folder in folders}
+    headers = [files.read_header(run_folder / RANKS_FILE) for run_folder in folders]
+    fingerprints = {str(header.get("fingerprint", "")) for header in headers}
     if len(fingerprints) > 1:
         raise InputError(
             f"{folders[0].parent}: the seeds of this method were evaluated on different questions (protocol "
@@ -117,6 +124,7 @@ def _method_result(profile: Profile, folder: Path, members: list[Run]) -> Method
         folders=folders,
         metrics=tuple(metrics),
         fingerprint=fingerprints.pop(),
+        stopped=tuple(header.get("stopped") for header in headers),
     )
 
 

@@ -16,14 +16,18 @@ EXPECTED = {f"{metric}_exp": name for metric, name in METRICS.items()}
 def sanity_table(profile: Profile, results: Results) -> Table:
     """Build the appendix table: the sanity rows, then every other method of the profile, under both tie rules."""
     blocks = []
+    shown: dict[str, dict[str, MethodResult]] = {}  # row -> recipe -> what stands there, for one task or both
     for recipe in dict.fromkeys((*columns_of(profile).values(), *profile.recipes)):
         for task, task_name in TASK_NAMES.items():
-            rows = tuple(_row(name, found, task, results) for name, found in _methods(results, recipe, task))
+            found = _methods(results, recipe, task)
+            for name, result in found:
+                shown.setdefault(_label(name, result, "{} with {}"), {})[recipe] = result
+            rows = tuple(_row(_label(name, result), result, task, results) for name, result in found)
             blocks.append(Block(f"{recipe}, {task_name.lower()}", rows))
     return Table(
         name="sanity",
         title="Sanity rows",
-        caption=sanity_caption(profile, results),
+        caption=sanity_caption(profile, results, shown),
         stub=("Recipe and task", "Method"),
         groups=(
             ColumnGroup("Ties count against the method", tuple(METRICS.values())),
@@ -40,11 +44,13 @@ def _methods(results: Results, recipe: str, task: str) -> list[tuple[str, Method
     sanity = ((name, results.get(recipe, NO_BACKBONE, key, task)) for key, name in SANITY_METHODS.items())
     found = [(name, result) for name, result in sanity if result is not None]
     names = {key: name for name, key in METHOD_KEYS.items()}
-    for result in results.by_key.values():
-        if result.recipe == recipe and task in result.tasks and result.method not in SANITY_METHODS:
-            backbone = "" if result.backbone == NO_BACKBONE else f" ({result.backbone})"
-            found.append((f"{names.get(result.method, result.method)}{backbone}", result))
+    others = (result for result in results.by_key.values() if result.recipe == recipe and task in result.tasks)
+    found += [(names.get(r.method, r.method), r) for r in others if r.method not in SANITY_METHODS]
     return found
+
+
+def _label(name: str, result: MethodResult, both: str = "{} ({})") -> str:
+    return name if result.backbone == NO_BACKBONE else both.format(name, result.backbone)
 
 
 def _row(name: str, result: MethodResult, task: str, results: Results) -> Row:

@@ -1,4 +1,4 @@
-"""What a killed NCF fit needs to go on bit by bit: one safetensors file, replaced as a whole."""
+"""What a killed training needs to go on bit by bit: one safetensors file, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _STATE = "state"
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write state (JSON) and tensors; a kill at any moment leaves the old file or the new one."""
-    copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    # On the host, so that a checkpoint needs no memory of the device; safetensors refuses tensors that share memory.
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(copies, temporary, metadata={_STATE: canonical_json(dict(state))})
 
@@ -41,6 +42,11 @@ def load_checkpoint(path: Path, fingerprint: str) -> tuple[dict[str, Any], dict[
 def delete_checkpoint(folder: Path) -> None:
     """Remove the checkpoint folder; it may be absent."""
     remove(folder)
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:

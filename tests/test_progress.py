@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gemsbench.methods.progress import progress_bar, quietly
+from gemsbench.progress import progress_bar, quietly
 
 
 @pytest.mark.parametrize(("terminal", "quiet", "shown"), [("1", False, True), ("1", True, False), ("", False, False)])

@@ -1,0 +1,219 @@
+"""Fitting a generative method: identifiers, the common prompt, token cross-entropy and a tuner, put together.
+
+A method of this kind is a choice of identifiers; what it shares with the others stands here. The loss is the paper's
+(arXiv 2601.09496, section 3): minus the sum over the identifier's tokens, end token included, of their log-probability
+given the prompt and the tokens before, over the training cases of all tasks together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import accelerate
+import numpy as np
+import torch
+import transformers
+
+from gemsbench import registry
+from gemsbench.backbones.folder import check_folder
+from gemsbench.backbones.loading import Backbone, load_backbone
+from gemsbench.backbones.vocabulary import add_tokens
+from gemsbench.config import load_settings, settings_dict
+from gemsbench.decoding import CandidateScorer
+from gemsbench.errors import InputError
+from gemsbench.files import atomic_path, sha256_file, sha256_json, table_sha256, write_json
+from gemsbench.identifiers.codes import ItemCodes
+from gemsbench.identifiers.vocabulary import token_strings, token_table
+from gemsbench.methods.generative_scoring import MAX_LENGTH, SETTINGS_FILE, IdentifierRanker, scored_end
+from gemsbench.methods.generative_validation import Validation
+from gemsbench.progress import progress_bar
+from gemsbench.seeds import stream_seed
+from gemsbench.source_code import source_sha256
+from gemsbench.training.batches import Batches
+from gemsbench.training.checkpoint import delete_checkpoint
+from gemsbench.training.examples import Examples, training_examples
+from gemsbench.training.loop import Problem, TrainingResult, train
+from gemsbench.training.loop_settings import LoopSettings
+from gemsbench.training.objective import identifier_loss
+from gemsbench.training.prompt_tokens import PromptTokens, unknown_rate
+from gemsbench.training.threads import torch_threads
+
+if TYPE_CHECKING:
+    from gemsbench.protocol.pack import TrainingData
+    from gemsbench.tuners.contract import Tuned, Tuner
+
+
+@dataclass(frozen=True)
+class TunerChoice:
+    """How the weights of one kind of backbone move."""
+
+    name: str = ""  # of registry.TUNERS; "": the usual one of this kind of backbone
+    config: Mapping[str, Any] = field(default_factory=dict)  # fields of the tuner's Config
+
+
+@dataclass(frozen=True)
+class GenerativeSettings:
+    """Config of a generative method; raises InputError for values out of range."""
+
+    tuners: Mapping[str, TunerChoice] = field(default_factory=dict)  # kind of backbone (t5, qwen2) -> its tuner
+    loop: LoopSettings = field(default_factory=LoopSettings)
+    train_tasks: tuple[str, ...] = ("rec", "src")  # one alone is the single-task form of the method
+    validation_cases: int = 2000  # per task, at most
+
+    def __post_init__(self) -> None:
+        for kind in self.tuners:
+            registry.lookup(MAX_LENGTH, kind, "kind of backbone (under tuners)")
+        if not self.train_tasks or not set(self.train_tasks) <= {"rec", "src"}:
+            raise InputError(f"train_tasks is {list(self.train_tasks)}; name rec, src or both.")
+        if self.validation_cases < 1:
+            raise InputError(f"validation_cases is {self.validation_cases}; it must be at least 1.")
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What a fit is put together from."""
+
+    settings: GenerativeSettings
+    codes: ItemCodes
+    data: TrainingData
+    backbone: Backbone
+    tuner_name: str
+    tuned: Tuned
+    ranker: IdentifierRanker
+    examples: Examples
+    validation: Validation
+    first_row: int  # id of the first identifier token
+
+
+def fit_generative(
+    target: str,
+    settings: GenerativeSettings,
+    codes: ItemCodes,
+    data: TrainingData,
+    backbone: Path | None,
+    seed: int,
+    out: Path,
+) -> None:
+    """Tune a backbone to write the identifiers and save it as the folder out; goes on from `<out>.checkpoint`.
+
+    target: module of the method, whose source decides whether a checkpoint is still its own. out becomes a plain
+    `from_pretrained` folder with the codes, generative.json, diagnostics.json and log.jsonl.
+    Raises InputError without a backbone, for colliding identifiers, and for data without training or validation cases.
+    """
+    if backbone is None:
+        raise InputError(f"{target.rpartition('.')[2]}: needs a backbone. Name one of the profile's with --backbone.")
+    codes.require_injective()
+    checkpoint = out.with_name(f"{out.name}.checkpoint")
+    with torch_threads(settings.loop.threads):
+        parts = assemble(settings, codes, data, backbone, seed)
+        problem = _problem(parts, _fingerprint(target, parts, backbone, seed), seed)
+        with progress_bar("training", total=settings.loop.epochs * problem.steps_per_epoch) as report:
+            result = train(problem, settings.loop, checkpoint, report)
+        with atomic_path(out) as folder:
+            _save(parts, result, folder)
+    delete_checkpoint(checkpoint)
+
+
+def assemble(settings: GenerativeSettings, codes: ItemCodes, data: TrainingData, folder: Path, seed: int) -> Assembly:
+    """Load the backbone, add a token per code, put the tuner in, and turn the cases into prompts and targets."""
+    kind = check_folder(folder).kind
+    choice = settings.tuners.get(kind, TunerChoice())
+    name = choice.name or registry.DEFAULT_TUNERS[kind]
+    tuner: Tuner = registry.resolve(registry.lookup(registry.TUNERS, name, "tuner"))()
+    half = settings.loop.precision == "bf16"
+    backbone = load_backbone(folder, torch.bfloat16 if half and tuner.frozen_base else torch.float32)
+    new_rows = add_tokens(backbone, token_strings(codes), stream_seed(seed, "new rows"))
+    tuned = tuner.prepare(
+        load_settings(tuner.Config, choice.config, f"tuners: {kind}: config ({name})"),
+        backbone,
+        new_rows,
+        activation_checkpointing=settings.loop.activation_checkpointing,
+        seed=stream_seed(seed, "tuner"),
+    )
+    item_tokens = token_table(codes, new_rows.start)
+    prompts = PromptTokens(backbone.tokenizer, kind, item_tokens, MAX_LENGTH[kind])
+    scorer = CandidateScorer(tuned.model, end_token=scored_end(codes, prompts), head=tuned.head())
+    return Assembly(
+        settings=settings,
+        codes=codes,
+        data=data,
+        backbone=backbone,
+        tuner_name=name,
+        tuned=tuned,
+        ranker=IdentifierRanker(scorer, prompts, item_tokens, half),
+        examples=training_examples(data, settings.train_tasks, prompts, item_tokens),
+        validation=Validation.of(data, settings.train_tasks, settings.validation_cases),
+        first_row=new_rows.start,
+    )
+
+
+def _problem(parts: Assembly, fingerprint: str, seed: int) -> Problem:
+    loop, head = parts.settings.loop, parts.tuned.head()
+    batches = Batches(
+        parts.examples,
+        parts.backbone.kind,
+        parts.backbone.tokenizer.pad_token_id,
+        batch_size=loop.batch_size,
+        micro_batch_size=loop.micro_batch_size,
+        seed=seed,
+    )
+    return Problem(
+        model=parts.tuned.model,
+        optimizer=parts.tuned.optimizer,
+        steps_per_epoch=batches.steps_per_epoch,
+        step=batches.step,
+        loss=lambda _, tensors: identifier_loss(parts.tuned.model, tensors, head),
+        evaluate=lambda: parts.validation.measure(parts.ranker),
+        fingerprint=fingerprint,
+        seed=seed,
+    )
+
+
+def _fingerprint(target: str, parts: Assembly, folder: Path, seed: int) -> str:
+    data = parts.data
+    tables = (data.cases.sort("case_id"), data.valid_candidates.sort("case_id"), data.queries.sort("query_id"))
+    return sha256_json(
+        {
+            "settings": settings_dict(parts.settings),
+            "seed": seed,
+            "data": [table_sha256(table) for table in tables],
+            "codes": table_sha256(parts.codes.table()),
+            "backbone": {file.name: sha256_file(file) for file in sorted(folder.glob("*.safetensors"))},
+            "versions": [module.__version__ for module in (torch, transformers, accelerate, np)],
+            "code": source_sha256(target, registry.TUNERS[parts.tuner_name]),
+        }
+    )
+
+
+def _save(parts: Assembly, result: TrainingResult, folder: Path) -> None:
+    diagnostics = _diagnostics(parts, result)
+    parts.tuned.save(folder)
+    parts.codes.save(folder)
+    saved = {"first_row": parts.first_row, "precision": parts.settings.loop.precision, "tuner": parts.tuner_name}
+    write_json(folder / SETTINGS_FILE, {**saved, "threads": parts.settings.loop.threads})
+    write_json(folder / "diagnostics.json", diagnostics)
+    (folder / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in result.log), "utf-8")
+
+
+def _diagnostics(parts: Assembly, result: TrainingResult) -> dict[str, Any]:
+    """What to know of a fit beside its scores; "stopped" says whether validation or the cap of epochs ended it."""
+    cases = parts.data.cases.filter(parts.data.cases["split"] == "train")
+    warm = np.union1d(cases["target_item"].to_numpy(), cases["hist_items"].list.explode(empty_as_null=False).to_numpy())
+    warm = warm.astype(np.int64)
+    asked = parts.data.queries["text"]
+    return {
+        "stopped": result.stopped,
+        "best_step": result.best_step,
+        "valid_ndcg@10": result.criterion,
+        "tuner": parts.tuner_name,
+        "parameters": parts.tuned.counts(),
+        "training_cases": len(parts.examples),
+        "longest_prompt_tokens": int(parts.examples.prompts.lengths.max()),
+        "unknown_token_share_of_queries": unknown_rate(parts.backbone.tokenizer, asked.to_list()),
+        "items_in_no_training_case": 1 - len(warm) / parts.data.n_items,
+        "validation_hit@10": parts.validation.by_warmth(parts.ranker, warm),
+    }

@@ -1,0 +1,229 @@
+"""BSR: one token per item, both tasks in one model; what its scores are and what it learns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from gemsbench.backbones.loading import load_backbone
+from gemsbench.config import load_settings
+from gemsbench.decoding import constrained_beam
+from gemsbench.errors import InputError
+from gemsbench.files import read_json
+from gemsbench.identifiers.codes import ItemCodes, load_codes
+from gemsbench.identifiers.vocabulary import token_table
+from gemsbench.methods.bsr import BSR
+from gemsbench.methods.generative import GenerativeSettings, fit_generative
+from gemsbench.training.prompt_tokens import PromptTokens
+
+FAST = {
+    "t5": {"config": {"learning_rate": 1e-2}},
+    "qwen2": {"config": {"learning_rate": 5e-3, "rows_learning_rate": 1e-2}},
+}
+KINDS = ("t5", "qwen2")
+
+
+def settings(**changed: Any) -> GenerativeSettings:
+    loop = {"epochs": 2, "batch_size": 64, **changed.pop("loop", {})}
+    return load_settings(GenerativeSettings, {"loop": loop, "tuners": FAST, **changed}, "test")
+
+
+def ranks(scores: list[np.ndarray], cases: pl.DataFrame, candidates: pl.DataFrame) -> np.ndarray:
+    """Pessimistic rank of the target of every case."""
+    lists = cases.join(candidates.select("case_id", "positives"), on="case_id", maintain_order="left")
+    found = []
+    for array, items, positives in zip(scores, lists["items"], lists["positives"], strict=True):
+        is_positive = np.isin(items.to_numpy(), positives.to_numpy())
+        found.append(1 + int((array[~is_positive] >= array[is_positive].max()).sum()))
+    return np.array(found)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    value: str = request.param
+    return value
+
+
+@pytest.fixture(scope="module")
+def fitted(kind: str, world: Any, backbones: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BSR after two epochs on the small world."""
+    out = tmp_path_factory.mktemp(f"bsr-{kind}") / "model"
+    BSR().fit(settings(), world.data, backbones[kind], 1, out)
+    return out
+
+
+def prompts_and_tokens(folder: Path) -> tuple[Any, PromptTokens, np.ndarray]:
+    backbone = load_backbone(folder)
+    tokens = token_table(load_codes(folder), read_json(folder / "generative.json")["first_row"])
+    return backbone, PromptTokens(backbone.tokenizer, backbone.kind, tokens, 512), tokens
+
+
+def test_every_item_has_one_token_of_its_own_after_saving(fitted: Path, kind: str, world: Any, backbones: Any) -> None:
+    backbone, _, tokens = prompts_and_tokens(fitted)
+    before = load_backbone(backbones[kind])
+    assert tokens.shape == (world.items.height + 1, 1)
+    assert len(np.unique(tokens[1:])) == world.items.height
+    assert backbone.model.config.vocab_size - before.model.config.vocab_size == world.items.height
+    texts = backbone.tokenizer.convert_ids_to_tokens(tokens[1:, 0].tolist())
+    beside = [backbone.tokenizer(f"[rec] {text} | [src] {text}", add_special_tokens=False).input_ids for text in texts]
+    assert all(ids.count(token) == 2 for ids, token in zip(beside, tokens[1:, 0].tolist(), strict=True))
+
+
+def test_a_score_is_one_softmax_read_at_the_item_and_what_a_wide_beam_finds(fitted: Path, world: Any) -> None:
+    backbone, prompts, tokens = prompts_and_tokens(fitted)
+    asked = world.questions().head(4)
+    scores = list(BSR().score(fitted, asked))
+    encoded = [prompts.encode(asked)[row].tolist() for row in range(asked.height)]
+    for row, (prompt, items) in enumerate(zip(encoded, asked["items"], strict=True)):
+        ids = torch.tensor([prompt])
+        start = {"decoder_input_ids": torch.tensor([[0]])} if backbone.kind == "t5" else {}
+        with torch.no_grad():
+            logits = backbone.model(input_ids=ids, **start).logits[0, -1]
+        wanted = torch.log_softmax(logits, dim=-1)[tokens[items.to_numpy(), 0]]
+        np.testing.assert_allclose(scores[row], wanted.numpy(), atol=1e-4)
+    beams = constrained_beam(backbone.model, encoded, [tokens[items.to_numpy()] for items in asked["items"]], 20)
+    for score, beam in zip(scores, beams, strict=True):
+        np.testing.assert_allclose(beam, score, atol=1e-4)
+
+
+def test_no_two_candidates_tie(fitted: Path, world: Any) -> None:
+    for scores in BSR().score(fitted, world.questions()):
+        assert len(np.unique(scores)) == len(scores)
+
+
+def test_the_task_and_the_history_change_the_scores(fitted: Path, world: Any) -> None:
+    asked = world.questions("src").head(5)
+    as_recommendation = asked.with_columns(task=pl.lit("rec").cast(asked["task"].dtype))
+    empty = [pl.lit([], dtype=asked.schema[name]).alias(name) for name in ("hist_items", "hist_tasks", "hist_queries")]
+    for other in (as_recommendation, asked.with_columns(empty)):
+        for one, two in zip(BSR().score(fitted, asked), BSR().score(fitted, other), strict=True):
+            assert np.abs(one - two).max() > 1e-4
+
+
+def test_the_model_folder_loads_with_plain_transformers(fitted: Path, kind: str) -> None:
+    backbone, _prompts, _ = prompts_and_tokens(fitted)
+    auto = AutoModelForSeq2SeqLM if kind == "t5" else AutoModelForCausalLM
+    model = auto.from_pretrained(fitted)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    inputs = {"input_ids": ids, **({"decoder_input_ids": ids[:, :1]} if kind == "t5" else {})}
+    with torch.no_grad():
+        np.testing.assert_array_equal(model(**inputs).logits.numpy(), backbone.model(**inputs).logits.numpy())
+    text = "[rec] <|i1_3|>"
+    assert AutoTokenizer.from_pretrained(fitted)(text).input_ids == backbone.tokenizer(text).input_ids
+
+
+def test_log_and_diagnostics_tell_how_the_fit_went(fitted: Path, kind: str, world: Any) -> None:
+    lines = [json.loads(line) for line in (fitted / "log.jsonl").read_text().splitlines()]
+    evaluated = [line for line in lines if line["stage"] == "train"]
+    assert [line["epoch"] for line in evaluated] == [0, 1, 2]
+    assert lines[-1]["stage"] == "end" and lines[-1]["stopped"] == "epochs"
+    for line in evaluated:
+        tasks = [line["valid_ndcg@10_rec"], line["valid_ndcg@10_src"]]
+        assert line["valid_ndcg@10"] == pytest.approx(np.mean(tasks))
+    assert evaluated[-1]["loss_rec"] < evaluated[1]["loss_rec"] and evaluated[-1]["loss_src"] < evaluated[1]["loss_src"]
+    diagnostics = read_json(fitted / "diagnostics.json")
+    train = world.cases.filter(pl.col("split") == "train")
+    seen = set(train["target_item"]) | set(train["hist_items"].explode().drop_nulls())
+    assert diagnostics["items_in_no_training_case"] == pytest.approx(1 - len(seen) / world.items.height)
+    assert diagnostics["tuner"] == {"t5": "full", "qwen2": "lora"}[kind]
+    rows, width = world.items.height, 16
+    assert diagnostics["parameters"]["new_rows"] == rows * width * (2 if kind == "t5" else 1)
+    cold = diagnostics["validation_hit@10"]["rec"]["cold positive"]["n_cases"]
+    valid = world.cases.filter((pl.col("split") == "valid") & (pl.col("task") == "rec"))
+    assert cold == (~valid["target_item"].is_in(seen)).sum()
+
+
+@pytest.mark.slow
+def test_fifty_cases_are_learned_by_heart(kind: str, world: Any, backbones: Mapping[str, Path], tmp_path: Path) -> None:
+    train = world.cases.filter(pl.col("split") == "train")
+    # One target per prompt: a user's history and task, or a query besides.
+    chosen = train.unique(["user_id", "task", "query_id"], keep="first", maintain_order=True).head(50)
+    asked = chosen.with_columns(split=pl.lit("valid").cast(chosen["split"].dtype), case_id=pl.col("case_id") + 10**6)
+    lists = asked.select(
+        "case_id",
+        items=pl.concat_list(pl.lit(list(range(1, 101)), dtype=pl.List(pl.Int32)), "target_item").list.unique(),
+        positives=pl.concat_list("target_item"),
+        sampler=pl.lit("all"),
+        seed=pl.lit(0),
+    )
+    data = replace(world.data, cases=pl.concat([chosen, asked]), valid_candidates=lists)
+    rates = {"t5": {"learning_rate": 1e-2}, "qwen2": {"learning_rate": 2e-2, "rows_learning_rate": 5e-2}}[kind]
+    loop = {"epochs": 200, "batch_size": 10, "evaluations_per_epoch": 1, "patience": 60}
+    chosen_settings = settings(loop=loop, tuners={kind: {"config": rates}})
+    BSR().fit(chosen_settings, data, backbones[kind], 1, tmp_path / "model")
+    assert read_json(tmp_path / "model/diagnostics.json")["valid_ndcg@10"] > 0.99
+
+
+def test_one_task_alone_runs_from_the_same_code(world: Any, backbones: Mapping[str, Path], tmp_path: Path) -> None:
+    BSR().fit(settings(train_tasks=["src"]), world.data, backbones["t5"], 1, tmp_path / "model")
+    lines = [json.loads(line) for line in (tmp_path / "model/log.jsonl").read_text().splitlines()]
+    assert "valid_ndcg@10_src" in lines[0] and "valid_ndcg@10_rec" not in lines[0]
+    assert "loss_rec" not in lines[1]
+    both = world.cases.filter(pl.col("split") == "train").height
+    cases = read_json(tmp_path / "model/diagnostics.json")["training_cases"]
+    assert cases == world.cases.filter((pl.col("split") == "train") & (pl.col("task") == "src")).height < both
+
+
+def test_a_killed_fit_goes_on_to_the_same_model(
+    kind: str, fitted: Path, world: Any, backbones: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gemsbench.training import loop
+
+    evaluate, calls = loop._Run._evaluate, []
+
+    def killed(run: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        evaluate(run)
+
+    chosen = settings(loop={"checkpoint_seconds": 0.0})
+    monkeypatch.setattr(loop._Run, "_evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        BSR().fit(chosen, world.data, backbones[kind], 1, tmp_path / "model")
+    assert (tmp_path / "model.checkpoint").is_dir() and not (tmp_path / "model").exists()
+    BSR().fit(chosen, world.data, backbones[kind], 1, tmp_path / "model")
+    assert not (tmp_path / "model.checkpoint").exists()
+    assert (tmp_path / "model/model.safetensors").read_bytes() == (fitted / "model.safetensors").read_bytes()
+
+
+def test_wrong_inputs_are_named(world: Any, backbones: Mapping[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="bsr: needs a backbone"):
+        BSR().fit(settings(), world.data, None, 1, tmp_path / "model")
+    with pytest.raises(InputError, match=r"unknown tuner 'lorra'\. Did you mean 'lora'"):
+        BSR().fit(settings(tuners={"t5": {"name": "lorra"}}), world.data, backbones["t5"], 1, tmp_path / "model")
+    with pytest.raises(InputError, match=r"tuners: t5: config \(full\).*learning_rat"):
+        wrong = settings(tuners={"t5": {"config": {"learning_rat": 1}}})
+        BSR().fit(wrong, world.data, backbones["t5"], 1, tmp_path / "model")
+    with pytest.raises(InputError, match="kind of backbone"):
+        settings(tuners={"t6": {}})
+    with pytest.raises(InputError, match="train_tasks"):
+        settings(train_tasks=["ads"])
+    without = replace(world.data, cases=world.data.cases.filter(pl.col("split") == "valid"))
+    with pytest.raises(InputError, match="no training cases"):
+        BSR().fit(settings(), without, backbones["t5"], 1, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_colliding_identifiers_are_refused(world: Any, backbones: Mapping[str, Path], tmp_path: Path) -> None:
+    codes = np.zeros((world.items.height + 1, 1), dtype=np.int32)
+    codes[0] = -1
+    same = ItemCodes("same", codes, (1,))
+    with pytest.raises(InputError, match="share the identifier"):
+        fit_generative("gemsbench.methods.bsr", settings(), same, world.data, backbones["t5"], 1, tmp_path / "model")
+
+
+def test_a_candidate_without_an_identifier_is_named(fitted: Path, world: Any) -> None:
+    asked = world.questions().head(1)
+    wrong = asked.with_columns(items=pl.Series([[1, 9_999]], dtype=pl.List(pl.Int32)))
+    with pytest.raises(InputError, match=rf"case {asked['case_id'][0]}: candidate 9999 has no identifier"):
+        list(BSR().score(fitted, wrong))

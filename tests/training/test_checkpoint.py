@@ -1,0 +1,63 @@
+"""Checkpoints: what was saved comes back, anything else is as if it were not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gemsbench.training.checkpoint import (
+    below,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizers,
+    save_checkpoint,
+)
+
+STATE = {"fingerprint": "a", "step": 3, "loss": 0.1 + 0.2}
+
+
+def test_state_and_tensors_come_back_bit_by_bit(tmp_path: Path) -> None:
+    table = torch.randn(4, 3)
+    tensors = {"x/a": table, "x/b": table.T, "y/c": torch.ones(2, dtype=torch.bfloat16), "y/n": torch.tensor(7)}
+    save_checkpoint(tmp_path / "state", STATE, tensors)
+    loaded = load_checkpoint(tmp_path / "state", "a")
+    assert loaded is not None
+    assert loaded[0] == STATE
+    assert loaded[1].keys() == tensors.keys()
+    assert all(torch.equal(loaded[1][name], tensor) for name, tensor in tensors.items())
+    assert below(loaded[1], "y/").keys() == {"c", "n"}
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+@pytest.mark.parametrize("damage", ["absent", "other", "cut", "text"])
+def test_what_does_not_fit_is_as_if_it_were_not_there(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "state"
+    if damage != "absent":
+        save_checkpoint(path, STATE, {"a": torch.ones(100)})
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    if damage == "text":
+        path.write_text("not a checkpoint")
+    assert load_checkpoint(path, "b" if damage == "other" else "a") is None
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SparseAdam])
+def test_optimizers_go_on_bit_by_bit(kind: type[torch.optim.Optimizer]) -> None:
+    def step(parameter: torch.Tensor, optimizer: torch.optim.Optimizer, number: int) -> None:
+        gradient = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+        parameter.grad = gradient.to_sparse(1) if kind is torch.optim.SparseAdam else gradient
+        optimizer.step()
+
+    first = torch.nn.Parameter(torch.ones(4, 3))
+    one = kind([first], lr=0.1)  # type: ignore[call-arg]
+    for number in range(3):
+        step(first, one, number)
+    second = torch.nn.Parameter(first.detach().clone())
+    two = kind([second], lr=0.1)  # type: ignore[call-arg]
+    restore_optimizers([two], {name: tensor.clone() for name, tensor in optimizer_tensors([one]).items()})
+    for number in range(3, 6):
+        step(first, one, number)
+        step(second, two, number)
+    assert torch.equal(first, second)
