@@ -59,8 +59,10 @@ def test_another_shape_is_refused(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "named"),
     [
-        (PretrainingSettings, {"window": 8}, "window"),
-        (PretrainingSettings, {"window": 1024}, "window"),
+        (PretrainingSettings, {"tokens_per_step": 0}, "tokens_per_step"),
+        (T5MiniSettings, {"window": 8}, "window"),
+        (T5MiniSettings, {"window": 1024}, "window"),
+        (QwenMiniSettings, {"window": 64, "pretraining": PretrainingSettings(tokens_per_step=32)}, "window"),
         (PretrainingSettings, {"steps": 3}, "steps"),
         (PretrainingSettings, {"heldout_share": 0.0}, "heldout_share"),
         (PretrainingSettings, {"learning_rate": 0.0}, "learning_rate"),

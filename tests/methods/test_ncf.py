@@ -46,12 +46,13 @@ def test_finds_nothing_where_nothing_is(shuffled_blocks: Any, tmp_path: Path) ->
 
 
 def test_reports_what_it_did(world: Any, tmp_path: Path) -> None:
-    unseen = world.data.cases.filter(pl.col("task") == "rec")["target_item"][-1]
+    asked = (pl.col("task") == "rec") & (pl.col("split") == "valid")
+    unseen = world.data.cases.filter(asked)["target_item"][-1]
     data = replace(world.data, events=world.data.events.filter(pl.col("item_id") != unseen))
     NCF().fit(SHORT, data, None, 1, tmp_path / "ncf")
     report = read_json(tmp_path / "ncf" / "diagnostics.json")
     events = data.events.filter(pl.col("task") == "rec")
-    cases = data.cases.filter((pl.col("task") == "rec") & (pl.col("split") == "valid"))
+    cases = data.cases.filter(asked)
     seen = cases["target_item"].is_in(events["item_id"].implode())
     assert report["training_pairs"] == events.select("user_id", "item_id").n_unique()
     assert report["users_without_training_events"] == 1

@@ -35,7 +35,7 @@ backbones:
     feed_forward: 16
     layers: 1
     heads: 2
-    pretraining: {window: 32, batch_size: 4, steps: 4, evaluations: 1}
+    pretraining: {steps: 4, evaluations: 1}
   qwen-mini: *smallest
 methods:
   random: {}

@@ -152,6 +152,14 @@ def test_a_row_that_snakemake_ran_here_notices_that_its_weights_were_gone(pulled
     assert pulled.running() == []
 
 
+def test_weights_made_again_do_not_age_the_rows_that_stand(pulled: Chain) -> None:
+    write_text(pulled.root / "raw/text.txt", "c text {}")
+    write_text(pulled.root / "b/weights", "b weights {}")
+    assert {("train", "one"), ("train", "two")} <= standing(pulled.jobs(), pulled.root)
+    write_text(pulled.root / "b/weights", "of another machine")
+    assert not {("train", "one"), ("train", "two")} & standing(pulled.jobs(), pulled.root)
+
+
 def test_nothing_stands_without_its_inputs_while_they_are_there(tmp_path: Path) -> None:
     chain = Chain(tmp_path)
     chain.make()

@@ -141,6 +141,12 @@ def test_backbones_in_use_are_read_where_they_were_pretrained(
     assert pretraining_curves(profile, folder) == []
 
 
+def test_a_downloaded_backbone_has_no_curve(with_gems: Profile, write_logs: WriteLogs) -> None:
+    folder = write_logs(with_gems)
+    (folder / "backbones/t5-mini/log.jsonl").write_text('{"stage": "fetch", "seconds": 3.5}\n')
+    assert [curve.backbone for curve in pretraining_curves(with_gems, folder)] == ["qwen-mini"]
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [('{"stage": "pretrain", "step": 1}', "heldout_loss"), ('{"stage": "pretrain", "step": "1"}', "step must be")],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,8 @@ from transformers import (
 from gemsbench.data import schema
 from gemsbench.protocol.prompts import prompt_text
 from gemsbench.training.batches import MicroBatch, collate_causal, collate_t5
+from gemsbench.training.loop import Problem
+from gemsbench.training.objective import identifier_loss
 from gemsbench.training.token_lists import TokenLists
 
 Kind = Literal["t5", "qwen2"]
@@ -197,6 +199,26 @@ class Tiny:
     def batch(self, rows: int, seed: int = 0, task: str = "rec", levels: int = 2) -> MicroBatch:
         """Random rows."""
         return micro_batch(self.kind, rows, seed, task, levels)
+
+    def problem(self, dropout: float = 0.1, fingerprint: str = "a", **changed: Any) -> Problem:
+        """Three steps per epoch of random rows; two groups of parameters with rates of their own."""
+        model = self.model(dropout=dropout)
+        groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "lr": 5e-3}]
+        for name, parameter in model.named_parameters():
+            groups["embed" in name or "shared" in name]["params"].append(parameter)
+
+        def step(epoch: int, number: int) -> list[MicroBatch]:
+            seed = 10 * (3 * epoch + number)
+            return [self.batch(4, seed, "rec"), self.batch(2, seed + 1, "src"), self.batch(3, seed + 2, "rec")]
+
+        def evaluate() -> dict[str, float]:
+            held_out = self.batch(8, seed=99)
+            loss = float(identifier_loss(model, held_out.tensors)) / held_out.target_tokens
+            return {"criterion": -loss, "heldout_loss": loss}
+
+        optimizer = torch.optim.AdamW(groups, lr=1e-2, weight_decay=0.01)
+        problem = Problem(model, optimizer, 3, step, identifier_loss, evaluate, fingerprint, seed=7)  # type: ignore[arg-type]
+        return replace(problem, **changed)
 
 
 @pytest.fixture(params=["t5", "qwen2"])

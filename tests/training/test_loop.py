@@ -18,7 +18,7 @@ from gemsbench.training.checkpoint import delete_checkpoint
 from gemsbench.training.loop import LoopSettings, Problem, TrainingResult, train
 from gemsbench.training.objective import identifier_loss
 
-STEPS = 3
+STEPS = 3  # of an epoch, in the fixture's problems
 SHORT = LoopSettings(epochs=2, patience=9, warmup=0.2, checkpoint_seconds=0.0)
 
 
@@ -29,36 +29,6 @@ class KilledError(Exception):
 def _silent(done: int, text: str) -> None:
     assert done
     assert text
-
-
-def _held_out(tiny: Any, model: nn.Module) -> dict[str, float]:
-    batch = tiny.batch(8, seed=99)
-    loss = float(identifier_loss(model, batch.tensors)) / batch.target_tokens  # type: ignore[arg-type]
-    return {"criterion": -loss, "heldout_loss": loss}
-
-
-def _problem(tiny: Any, dropout: float = 0.1, fingerprint: str = "a", **changed: Any) -> Problem:
-    model = tiny.model(dropout=dropout)
-    groups = [
-        {"params": [p for name, p in model.named_parameters() if "embed" not in name and "shared" not in name]},
-        {"params": [p for name, p in model.named_parameters() if "embed" in name or "shared" in name], "lr": 5e-3},
-    ]
-
-    def step(epoch: int, number: int) -> list[MicroBatch]:
-        seed = 10 * (epoch * STEPS + number)
-        return [tiny.batch(4, seed, "rec"), tiny.batch(2, seed + 1, "src"), tiny.batch(3, seed + 2, "rec")]
-
-    problem = Problem(
-        model=model,
-        optimizer=torch.optim.AdamW(groups, lr=1e-2, weight_decay=0.01),
-        steps_per_epoch=STEPS,
-        step=step,
-        loss=identifier_loss,  # type: ignore[arg-type]
-        evaluate=lambda: _held_out(tiny, model),
-        fingerprint=fingerprint,
-        seed=7,
-    )
-    return replace(problem, **changed)
 
 
 def _weights(problem: Problem) -> dict[str, Tensor]:
@@ -81,7 +51,7 @@ def _trained(problem: Problem, settings: LoopSettings, folder: Path) -> tuple[Pr
 
 
 def test_it_learns(tiny: Any, tmp_path: Path) -> None:
-    problem = _problem(tiny, dropout=0.0)
+    problem = tiny.problem(dropout=0.0)
     batches = problem.step(0, 0)
     settings = replace(SHORT, epochs=12, patience=90)
     learned = replace(problem, step=lambda epoch, step: batches, evaluate=lambda: {"criterion": _fit(problem, batches)})
@@ -98,8 +68,8 @@ def _fit(problem: Problem, batches: Sequence[MicroBatch]) -> float:
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_accumulated_micro_batches_are_one_big_batch(tiny: Any, tmp_path: Path, rows: int) -> None:
-    whole = _problem(tiny, dropout=0.0)
-    cut = _problem(tiny, dropout=0.0)
+    whole = tiny.problem(dropout=0.0)
+    cut = tiny.problem(dropout=0.0)
     parts = replace(cut, step=lambda e, s: [part for batch in cut.step(e, s) for part in batch.split(rows)])
     pair = [_plain_descent(problem) for problem in (whole, parts)]
     settings = replace(SHORT, max_grad_norm=1e6)
@@ -118,7 +88,7 @@ def _plain_descent(problem: Problem) -> Problem:
 
 def test_the_first_step_is_that_of_a_bare_loop(tiny: Any, tmp_path: Path) -> None:
     """Loss, gradient, clipping, rate and step of one step, written out."""
-    problem, bare = (_plain_descent(_problem(tiny, dropout=0.0)) for _ in range(2))
+    problem, bare = (_plain_descent(tiny.problem(dropout=0.0)) for _ in range(2))
     settings = LoopSettings(epochs=1, warmup=0.0, max_grad_norm=0.3)
     once = replace(problem, steps_per_epoch=1, evaluate=_rising())
     result = train(once, settings, tmp_path, _silent)
@@ -143,7 +113,7 @@ def _rising() -> Any:
 
 
 def test_rates_of_all_groups_follow_the_schedule(one: Any, tmp_path: Path) -> None:
-    problem, seen = _problem(one), []
+    problem, seen = one.problem(), []
     problem = replace(
         problem,
         loss=lambda model, tensors: (
@@ -157,7 +127,7 @@ def test_rates_of_all_groups_follow_the_schedule(one: Any, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_the_training(one: Any, tmp_path: Path, wrong: float) -> None:
-    problem, calls = _problem(one), iter(range(100))
+    problem, calls = one.problem(), iter(range(100))
 
     def loss(model: nn.Module, tensors: Mapping[str, Tensor]) -> Tensor:
         factor = wrong if next(calls) == 4 else 1.0  # the search micro-batch of step 1
@@ -169,7 +139,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(one: Any, tmp_path: Path, 
 
 
 def test_a_gradient_that_is_not_finite_stops_the_training(one: Any, tmp_path: Path) -> None:
-    problem = _problem(one)
+    problem = one.problem()
     next(iter(problem.model.parameters())).register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(InputError, match=r"the gradient is (nan|inf) in step 0"):
         train(problem, SHORT, tmp_path, _silent)
@@ -177,9 +147,9 @@ def test_a_gradient_that_is_not_finite_stops_the_training(one: Any, tmp_path: Pa
 
 def test_nothing_to_train_on_and_no_criterion_are_refused(one: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no training examples"):
-        train(_problem(one, steps_per_epoch=0), SHORT, tmp_path, _silent)
+        train(one.problem(steps_per_epoch=0), SHORT, tmp_path, _silent)
     with pytest.raises(InputError, match="criterion is nan after step 0"):
-        train(_problem(one, evaluate=lambda: {"criterion": float("nan")}), SHORT, tmp_path, _silent)
+        train(one.problem(evaluate=lambda: {"criterion": float("nan")}), SHORT, tmp_path, _silent)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------
@@ -201,8 +171,8 @@ def _limited(problem: Problem, rows: int, first_step: int = 0) -> Problem:
 
 @pytest.mark.parametrize(("rows", "limits"), [(3, [2]), (1, [2, 1])])
 def test_micro_batches_are_halved_where_memory_runs_out(one: Any, tmp_path: Path, rows: int, limits: list[int]) -> None:
-    plain = _trained(_problem(one, dropout=0.0), SHORT, tmp_path / "plain")
-    short = _trained(_limited(_problem(one, dropout=0.0), rows, first_step=1), SHORT, tmp_path / "short")
+    plain = _trained(one.problem(dropout=0.0), SHORT, tmp_path / "plain")
+    short = _trained(_limited(one.problem(dropout=0.0), rows, first_step=1), SHORT, tmp_path / "short")
     notes = [line for line in short[1].log if line["stage"] == "memory"]
     assert notes == [{"stage": "memory", "step": 1, "micro_batch_size": limits[-1]}]
     assert len(short[1].log) == len(plain[1].log) + 1
@@ -212,11 +182,11 @@ def test_micro_batches_are_halved_where_memory_runs_out(one: Any, tmp_path: Path
 
 def test_one_row_that_does_not_fit_is_an_error(one: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ran out in step 0 with one prompt per micro-batch\. Shorten the prompts"):
-        train(_limited(_problem(one), 0), SHORT, tmp_path, _silent)
+        train(_limited(one.problem(), 0), SHORT, tmp_path, _silent)
 
 
 def test_an_optimizer_state_that_does_not_fit_is_an_error(one: Any, tmp_path: Path) -> None:
-    problem = _problem(one)
+    problem = one.problem()
 
     def out_of_memory(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -231,7 +201,7 @@ def test_other_errors_are_not_taken_for_a_shortage_of_memory(one: Any, tmp_path:
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        train(_problem(one, loss=broken), SHORT, tmp_path, _silent)
+        train(one.problem(loss=broken), SHORT, tmp_path, _silent)
 
 
 # --- choosing ---------------------------------------------------------------------------------------------------
@@ -264,7 +234,7 @@ def _scripted(problem: Problem, values: Sequence[float]) -> tuple[Problem, list[
 def test_the_best_weights_are_put_back(
     one: Any, tmp_path: Path, values: list[float], patience: int, best: int, evaluations: int, stopped: str
 ) -> None:
-    problem, weights = _scripted(_problem(one), values)
+    problem, weights = _scripted(one.problem(), values)
     result = train(problem, replace(SHORT, epochs=4, patience=patience), tmp_path, _silent)
     assert len(weights) == evaluations
     assert (result.stopped, result.best_step, result.criterion) == (stopped, best * STEPS, values[best])
@@ -279,7 +249,7 @@ def test_the_best_weights_are_put_back(
 
 
 def test_lines_of_the_log_have_the_same_keys_and_evaluations_are_spread(one: Any, tmp_path: Path) -> None:
-    result = train(_problem(one), replace(SHORT, evaluations_per_epoch=2), tmp_path, _silent)
+    result = train(one.problem(), replace(SHORT, evaluations_per_epoch=2), tmp_path, _silent)
     lines = result.log[:-1]
     keys = {"stage", "step", "epoch", "loss", "loss_rec", "loss_src", "learning_rate", "heldout_loss", "seconds"}
     assert {frozenset(line) for line in lines} == {frozenset(keys)}
@@ -289,7 +259,7 @@ def test_lines_of_the_log_have_the_same_keys_and_evaluations_are_spread(one: Any
 
 
 def test_frozen_weights_stay_and_are_not_in_the_checkpoint(one: Any, tmp_path: Path) -> None:
-    problem = _problem(one)
+    problem = one.problem()
     frozen = [name for name, _ in problem.model.named_parameters() if "0" in name]
     for name in frozen:
         problem.model.get_parameter(name).requires_grad_(False)
@@ -307,21 +277,21 @@ def test_frozen_weights_stay_and_are_not_in_the_checkpoint(one: Any, tmp_path: P
 
 def test_a_run_is_a_function_of_its_seed_alone(one: Any, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    first = _trained(_problem(one), SHORT, tmp_path / "a")
-    problem = _problem(one)
+    first = _trained(one.problem(), SHORT, tmp_path / "a")
+    problem = one.problem()
     torch.manual_seed(2)
     state = torch.get_rng_state()
     second = _trained(problem, SHORT, tmp_path / "b")
     assert torch.equal(torch.get_rng_state(), state)  # the caller's random numbers are left alone
     _same_training(first, second)
-    other = _trained(_problem(one, seed=8), SHORT, tmp_path / "c")
+    other = _trained(one.problem(seed=8), SHORT, tmp_path / "c")
     assert _without_seconds(other[1].log) != _without_seconds(first[1].log)
 
 
 @pytest.mark.parametrize(("stop_after", "memory"), [(1, None), (2, None), (3, None), (5, None), (6, None), (4, 2)])
 def test_a_stopped_training_goes_on_bit_by_bit(tiny: Any, tmp_path: Path, stop_after: int, memory: int | None) -> None:
     def problem() -> Problem:
-        return _problem(tiny) if memory is None else _limited(_problem(tiny), memory)
+        return tiny.problem() if memory is None else _limited(tiny.problem(), memory)
 
     # Where memory was short before the kill and is not any more, micro-batches stay small.
     settings = replace(SHORT, evaluations_per_epoch=2)
@@ -335,7 +305,7 @@ def test_a_stopped_training_goes_on_bit_by_bit(tiny: Any, tmp_path: Path, stop_a
     with pytest.raises(KilledError):
         train(problem(), settings, tmp_path / "stopped", stop)
     again: list[int] = []
-    resumed = _problem(tiny)
+    resumed = tiny.problem()
     result = train(resumed, settings, tmp_path / "stopped", lambda step, _: again.append(step))
     assert again == list(range(stop_after, 7))  # the step of the kill itself is lost, no more
     whole = _trained(problem(), settings, tmp_path / "whole")
@@ -343,7 +313,7 @@ def test_a_stopped_training_goes_on_bit_by_bit(tiny: Any, tmp_path: Path, stop_a
 
 
 def test_a_training_that_was_killed_twice_and_one_that_is_done(one: Any, tmp_path: Path) -> None:
-    whole = _trained(_problem(one), SHORT, tmp_path / "whole")
+    whole = _trained(one.problem(), SHORT, tmp_path / "whole")
     for last in (2, 4):
 
         def stop(step: int, _: str, last: int = last) -> None:
@@ -351,21 +321,21 @@ def test_a_training_that_was_killed_twice_and_one_that_is_done(one: Any, tmp_pat
                 raise KilledError
 
         with pytest.raises(KilledError):
-            train(_problem(one), SHORT, tmp_path / "killed", stop)
-    _same_training(whole, _trained(_problem(one), SHORT, tmp_path / "killed"))
+            train(one.problem(), SHORT, tmp_path / "killed", stop)
+    _same_training(whole, _trained(one.problem(), SHORT, tmp_path / "killed"))
 
     def nothing(step: int, _: str) -> None:
         raise AssertionError(step)
 
-    again = _problem(one)
+    again = one.problem()
     _same_training(whole, (again, train(again, SHORT, tmp_path / "whole", nothing)))
 
 
 @pytest.mark.parametrize("how", ["fingerprint", "cut", "empty", "other model"])
 def test_a_checkpoint_that_does_not_fit_is_not_used(one: Any, tmp_path: Path, how: str) -> None:
-    whole = _trained(_problem(one), SHORT, tmp_path)
+    whole = _trained(one.problem(), SHORT, tmp_path)
     path = tmp_path / "state.safetensors"
-    problem = _problem(one, fingerprint="b" if how == "fingerprint" else "a")
+    problem = one.problem(fingerprint="b" if how == "fingerprint" else "a")
     if how == "cut":
         path.write_bytes(path.read_bytes()[:-100])
     if how == "empty":
@@ -382,7 +352,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_used(one: Any, tmp_path: Path, ho
 
 
 def test_checkpoints_are_written_when_they_are_due(one: Any, tmp_path: Path) -> None:
-    train(_problem(one), replace(SHORT, checkpoint_seconds=1e6), tmp_path, _silent)
+    train(one.problem(), replace(SHORT, checkpoint_seconds=1e6), tmp_path, _silent)
     assert not list(tmp_path.iterdir())
 
 
@@ -392,7 +362,7 @@ def test_checkpoints_are_written_when_they_are_due(one: Any, tmp_path: Path) -> 
 def test_bf16_follows_fp32_and_keeps_weights_in_fp32(tiny: Any, tmp_path: Path) -> None:
     losses: list[list[float]] = []
     for precision in ("bf16", "fp32", "bf16"):  # one process may train in both
-        problem = _problem(tiny, dropout=0.0)
+        problem = tiny.problem(dropout=0.0)
         settings = replace(SHORT, precision=precision)
         result = train(problem, settings, tmp_path / f"{precision}{len(losses)}", _silent)
         assert {p.dtype for p in problem.model.parameters()} == {torch.float32}
@@ -404,8 +374,8 @@ def test_bf16_follows_fp32_and_keeps_weights_in_fp32(tiny: Any, tmp_path: Path) 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_recomputed_activations_change_nothing(tiny: Any, tmp_path: Path, dropout: float) -> None:
-    plain = _problem(tiny, dropout)
-    lean = _problem(tiny, dropout)
+    plain = tiny.problem(dropout)
+    lean = tiny.problem(dropout)
     lean.model.activation_checkpointing_enable()  # type: ignore[operator]
     results = [train(problem, SHORT, tmp_path / str(n), _silent) for n, problem in enumerate((plain, lean))]
     for first, second in zip(results[0].log[1:-1], results[1].log[1:-1], strict=True):

@@ -33,6 +33,7 @@ from gemsbench.backbones.catalogue import (
 )
 from gemsbench.backbones.corpus import Corpus
 from gemsbench.backbones.loading import load_backbone
+from gemsbench.backbones.stand_in_tokenizers import SENTINELS
 from gemsbench.backbones.stand_ins import build_stand_in
 from gemsbench.errors import InputError
 from gemsbench.training import pretraining
@@ -40,13 +41,13 @@ from gemsbench.training.batches import NO_LOSS
 from gemsbench.training.pretraining import TextTask, make_backbone, text_loss
 
 STAND_INS = (T5_MINI, QWEN_MINI)
-SHORT = PretrainingSettings(window=32, batch_size=8, steps=6, evaluations=2, heldout_share=0.1)
+SHORT = PretrainingSettings(tokens_per_step=8 * 32, steps=6, evaluations=2, heldout_share=0.1)
 _PLACES = ("kitchen", "garden", "cellar", "attic", "harbour")
 _THINGS = ("kettle", "lamp", "ladder", "chair", "violin", "basket")
 
 
 def small_settings(spec: BackboneSpec, plan: PretrainingSettings = SHORT) -> T5MiniSettings | QwenMiniSettings:
-    sizes = {"vocabulary": 330, "width": 16, "feed_forward": 32, "layers": 1, "heads": 2}
+    sizes = {"vocabulary": 330, "width": 16, "feed_forward": 32, "layers": 1, "heads": 2, "window": 32}
     if spec is T5_MINI:
         return T5MiniSettings(**sizes, pretraining=plan)
     return QwenMiniSettings(**sizes, kv_heads=1, pretraining=plan)
@@ -65,10 +66,9 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
-def _task(spec: BackboneSpec, plan: PretrainingSettings = SHORT, seed: int = 1) -> TextTask:
-    texts = documents(400)
-    backbone = build_stand_in(small_settings(spec, plan), texts, seed)
-    return TextTask(backbone, Corpus(texts[:360], texts[360:]), plan, seed)
+def _task(spec: BackboneSpec, seed: int = 1) -> TextTask:
+    texts, settings = documents(400), small_settings(spec)
+    return TextTask(build_stand_in(settings, texts, seed), Corpus(texts[:360], texts[360:]), settings, seed)
 
 
 @pytest.mark.parametrize("spec", STAND_INS, ids=lambda spec: spec.name)
@@ -93,7 +93,7 @@ def test_the_folder_and_its_records(spec: BackboneSpec, corpus: Path, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", STAND_INS, ids=lambda spec: spec.name)
 def test_a_stand_in_learns_more_than_frequencies(spec: BackboneSpec, corpus: Path, tmp_path: Path) -> None:
-    plan = replace(SHORT, steps=300, evaluations=3, batch_size=16)
+    plan = replace(SHORT, steps=300, evaluations=3, tokens_per_step=16 * 32)
     make_backbone(spec, small_settings(spec, plan), corpus, tmp_path / "out", seed=1)
     record = json.loads((tmp_path / "out" / "backbone.json").read_text())
     assert record["heldout_loss"] < 0.7 * record["unigram_loss"]
@@ -105,7 +105,7 @@ def test_the_held_out_loss_is_that_of_the_saved_model(spec: BackboneSpec, corpus
     make_backbone(spec, small_settings(spec), corpus, tmp_path / "out", seed=1)
     loaded = load_backbone(tmp_path / "out")
     text = pretraining.read_corpus(corpus, SHORT.heldout_share)
-    task = TextTask(loaded, text, SHORT, 1)
+    task = TextTask(loaded, text, small_settings(spec), 1)
     special = set(loaded.tokenizer.all_special_ids)
     allowed = [token for token in range(loaded.model.config.vocab_size) if token not in special]
     losses = []
@@ -141,12 +141,24 @@ def test_a_model_of_frequencies_has_the_unigram_loss(spec: BackboneSpec) -> None
     assert math.isclose(task.evaluate()["heldout_loss"], task.unigram_loss, rel_tol=1e-5)
 
 
-def test_t5_rows_are_corrupted_windows_shifted_for_the_decoder() -> None:
-    tensors = _task(T5_MINI).step(0, 0)[0].tensors
+@pytest.mark.parametrize("step", [0, 1])
+def test_t5_decodes_its_targets_from_the_start_token(step: int) -> None:
+    tensors = _task(T5_MINI).step(0, step)[0].tensors
     assert tensors["decoder_input_ids"].shape == tensors["labels"].shape
     assert (tensors["decoder_input_ids"][:, 0] == 0).all()
     assert torch.equal(tensors["decoder_input_ids"][:, 1:], tensors["labels"][:, :-1])
-    assert (tensors["labels"][:, -1] == 1).all() and (tensors["input_ids"][:, -1] == 1).all()
+    assert (tensors["input_ids"][:, -1] == 1).all()
+
+
+def test_t5_learns_spans_and_continuations_in_turn() -> None:
+    task = _task(T5_MINI)
+    first = task._backbone.tokenizer.convert_tokens_to_ids(SENTINELS[0])
+    windows = set(map(tuple, task._windows.tolist()))
+    for step in range(4):
+        tensors = task.step(0, step)[0].tensors
+        assert bool((tensors["labels"][:, 0] == first).all()) == (step % 2 == 0)
+        whole = torch.cat([tensors["input_ids"][:, :-1], tensors["labels"]], dim=1)
+        assert (set(map(tuple, whole.tolist())) <= windows) == (step % 2 == 1)
 
 
 def test_qwen_rows_name_the_next_token() -> None:
@@ -186,7 +198,14 @@ def test_steps_are_functions_of_seed_and_step() -> None:
         expected = first.step(0, step)[0].tensors
         assert all(torch.equal(expected[name], tensor) for name, tensor in again.step(0, step)[0].tensors.items())
     assert not torch.equal(first.step(0, 2)[0].tensors["labels"], other.step(0, 2)[0].tensors["labels"])
-    assert not torch.equal(first.step(0, 2)[0].tensors["labels"], first.step(0, 3)[0].tensors["labels"])
+
+
+def test_spans_are_taken_from_other_places_in_every_step() -> None:
+    task = _task(T5_MINI)
+    sentinels = torch.tensor(task._backbone.tokenizer.convert_tokens_to_ids(list(SENTINELS)))
+    places = [torch.isin(task.step(0, step)[0].tensors["labels"], sentinels) for step in (2, 4)]
+    assert not torch.equal(*places)
+    assert len(torch.unique(places[0], dim=0)) > 1  # nor from the same ones in every row
 
 
 @pytest.mark.parametrize("spec", STAND_INS, ids=lambda spec: spec.name)
@@ -208,7 +227,7 @@ from gemsbench.backbones.catalogue import T5_MINI
 from gemsbench.training.pretraining import make_backbone
 make_backbone(T5_MINI, small_settings(T5_MINI, LONG), Path(sys.argv[2]), Path(sys.argv[3]), 1)
 """
-LONG = replace(SHORT, steps=400, evaluations=4, checkpoint_seconds=0.0)
+LONG = replace(SHORT, steps=120, evaluations=4, checkpoint_seconds=0.0)
 
 
 def _steps_in(checkpoint: Path) -> int:
@@ -228,7 +247,7 @@ def test_a_killed_pretraining_ends_with_the_same_bytes(
     process = subprocess.Popen(command, env=environment)
     checkpoint = tmp_path / "killed.checkpoint" / "state.safetensors"
     deadline = time.monotonic() + 240
-    while _steps_in(checkpoint) < 150:
+    while _steps_in(checkpoint) < 40:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -239,7 +258,7 @@ def test_a_killed_pretraining_ends_with_the_same_bytes(
     monkeypatch.setattr(TextTask, "step", lambda self, epoch, n: asked.append(n) or step(self, epoch, n))
     quick = small_settings(T5_MINI, LONG)
     make_backbone(T5_MINI, quick, corpus, tmp_path / "killed", 1)
-    assert min(n for n in asked if n) >= 150  # it went on (step 0 is looked at for the names of its tasks)
+    assert min(n for n in asked if n) >= 40  # it went on (step 0 is looked at for the names of its tasks)
     make_backbone(T5_MINI, quick, corpus, tmp_path / "whole", 1)
     assert not checkpoint.parent.exists()
     for name in ("model.safetensors", "backbone.json", "tokenizer.json"):

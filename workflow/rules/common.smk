@@ -109,15 +109,9 @@ def files(rule_name):
 
 
 def data_files(job):
-    """The data files that a job reads. The age of files that are made again from the job's own settings and code does
-    not count; where they are not there, a result that stands without them does not ask for them."""
-    again = relative(job.inputs[name] for name in job.replaceable)
+    """The data files that a job reads; a result that stands does not ask for those that can be made again."""
     stands = (job.rule, job.name) in STANDING
-    return [
-        ancient(path) if path in again else path
-        for path in relative(job.inputs.values())
-        if not (path in again and stands and not os.path.exists(path))
-    ]
+    return relative(path for name, path in job.inputs.items() if not (stands and name in job.replaceable))
 
 
 def job_of(rule_name, wildcards):

@@ -26,13 +26,9 @@ class HubSettings:
 
 @dataclass(frozen=True)
 class PretrainingSettings:
-    """How a stand-in is pre-trained. Raises InputError for values out of range.
+    """How a stand-in is pre-trained. Raises InputError for values out of range."""
 
-    The default is some 35 seconds on one core, of which the last halving of the loss takes the most.
-    """
-
-    window: int = 128  # tokens of running text per row
-    batch_size: int = 16  # windows per step
+    tokens_per_step: int = 2048  # of running text
     steps: int = 700
     evaluations: int = 7  # of the held-out loss, evenly spread; the best one is kept
     heldout_share: float = 0.05  # of the documents
@@ -41,9 +37,7 @@ class PretrainingSettings:
     checkpoint_seconds: float = 30.0  # at most this much work is lost by a kill
 
     def __post_init__(self) -> None:
-        _check_at_least(self, {"window": 16, "batch_size": 1, "evaluations": 1, "threads": 1, "checkpoint_seconds": 0})
-        if self.window > 512:
-            raise InputError(f"backbone: pretraining.window is {self.window}; it must be at most 512.")
+        _check_at_least(self, {"tokens_per_step": 1, "evaluations": 1, "threads": 1, "checkpoint_seconds": 0})
         if self.steps < self.evaluations:
             raise InputError(
                 f"backbone: pretraining.steps is {self.steps}; it must be at least evaluations ({self.evaluations})."
@@ -67,6 +61,7 @@ class T5MiniSettings:
     feed_forward: int = 128
     layers: int = 2  # of the encoder, and as many of the decoder
     heads: int = 4
+    window: int = 64  # tokens of running text per row of pre-training; 128 learns more slowly
     pretraining: PretrainingSettings = field(default_factory=PretrainingSettings)
 
     def __post_init__(self) -> None:
@@ -83,6 +78,7 @@ class QwenMiniSettings:
     layers: int = 2
     heads: int = 4
     kv_heads: int = 2
+    window: int = 128  # tokens of running text per row of pre-training
     pretraining: PretrainingSettings = field(default_factory=PretrainingSettings)
 
     def __post_init__(self) -> None:
@@ -104,6 +100,11 @@ def _check_sizes(settings: T5MiniSettings | QwenMiniSettings) -> None:
         raise InputError(
             f"backbone: width is {settings.width}; it must be a multiple of 2 x heads ({settings.heads}): "
             "rotary positions turn pairs of values."
+        )
+    if not 16 <= settings.window <= min(512, settings.pretraining.tokens_per_step):
+        raise InputError(
+            f"backbone: window is {settings.window}; it must be 16 to 512 and at most pretraining.tokens_per_step "
+            f"({settings.pretraining.tokens_per_step})."
         )
 
 
@@ -142,7 +143,13 @@ def check_shapes(spec: BackboneSpec, config: Mapping[str, Any], where: str) -> N
 _RECORDS = (RECORD, LOG)
 _T5_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _QWEN_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
-_STAND_IN_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+_STAND_IN_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
 
 
 def _flan_t5(name: str, revision: str, **sizes: int) -> BackboneSpec:

@@ -21,6 +21,7 @@ from gemsbench.errors import InputError
 from gemsbench.pipeline.job import Job
 from gemsbench.profile import NO_BACKBONE, Profile, Run, backbones_in_use, method_entry, runs, tuner_name
 from gemsbench.protocol.pack import EXPORTED, MANIFEST, STATS
+from gemsbench.report.training_curves import FIGURE_FILES
 
 RESULTS = Path("results")
 PUBLISHED = RESULTS / "published"
@@ -32,7 +33,6 @@ TABLE_FILES = (
     ),
     "index.html",
 )
-FIGURE_FILES = ("training.svg", "training.png")
 LOCK = Path("envs/requirements.lock")
 TORCH = Path("envs/torch.txt")  # the one package that the lock leaves out
 

@@ -45,14 +45,22 @@ def states(jobs: Iterable[Job], results: Path) -> list[State]:
 
 
 def standing(jobs: Iterable[Job], results: Path) -> frozenset[tuple[str, str]]:
-    """(rule, name) of the jobs that stand without replaceable inputs that are not there, as after a fresh `dvc pull`.
+    """(rule, name) of the jobs whose results stand whether or not their replaceable inputs are there, and how old.
 
-    Their results are current and came from elsewhere. Making such an input for another job is no reason to run them.
+    They are current and came from elsewhere, as after `dvc pull`: making such an input for another job is no reason to
+    run them. Empty where no such input is missing or younger than the results, so that no age can mislead.
     """
     listed = list(jobs)
-    if all(_is_noticed(job, path, results) or path.is_file() for job in listed for path in job.inputs.values()):
-        return frozenset()  # nothing is missing: the common case, in which no file need be read
+    if not any(_misleads(job, path, results) for job in listed for path in job.inputs.values()):
+        return frozenset()
     return frozenset((state.job.rule, state.job.name) for state in states(listed, results) if not state.runs)
+
+
+def _misleads(job: Job, path: Path, results: Path) -> bool:
+    own = job.provenance_path
+    if own is None or not own.is_file() or _is_noticed(job, path, results):
+        return False
+    return not path.is_file() or path.stat().st_mtime_ns > own.stat().st_mtime_ns
 
 
 def _following(judged: Iterable[tuple[Job, Verdict, str]], needed: frozenset[Path], results: Path) -> list[State]:
@@ -70,12 +78,12 @@ def _following(judged: Iterable[tuple[Job, Verdict, str]], needed: frozenset[Pat
 
 
 def _is_noticed(job: Job, path: Path, results: Path) -> bool:
-    """Whether making an input anew runs the job: not where settings, code and content tell more than its age.
+    """Whether making an input anew runs the job: always, except a replaceable input of a result from elsewhere.
 
-    A missing one is noticed by a job that Snakemake has run here (its benchmark is there), and knows with this input.
+    Snakemake has run a job here when its benchmark is there; then it knows the job with this input.
     """
     replaceable = any(job.inputs[name] == path for name in job.replaceable)
-    return not replaceable or (not path.is_file() and benchmark_path(results, job).is_file())
+    return not replaceable or benchmark_path(results, job).is_file()
 
 
 def _absent(job: Job) -> list[Path]:

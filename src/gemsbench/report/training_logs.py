@@ -61,10 +61,11 @@ def run_curves(profile: Profile, results: Path) -> list[Curve]:
 def pretraining_curves(profile: Profile, results: Path) -> list[PretrainingCurve]:
     """The curves of the backbones that runs of the profile tune and that were pre-trained below results/<profile>.
 
-    A downloaded backbone has no log. Raises InputError for a damaged one.
+    A downloaded backbone has no curve: its log only says that it was fetched. Raises InputError for a damaged log.
     """
     logs = {name: results / "backbones" / name / LOG_FILE for name in backbones_in_use(profile)}
-    return [_pretraining_curve(name, path) for name, path in logs.items() if path.is_file()]
+    present = ((name, path, _read(path)) for name, path in logs.items() if path.is_file())
+    return [_pretraining_curve(name, path, lines) for name, path, lines in present if lines[0]["stage"] != "fetch"]
 
 
 def _run_curve(run: Run, path: Path, tasks: Sequence[str]) -> Curve | None:
@@ -106,8 +107,8 @@ def _best(lines: Sequence[Mapping[str, Any]], end: Mapping[str, Any]) -> float |
     return max(validated, key=lambda point: point[1])[0] if validated else None
 
 
-def _pretraining_curve(name: str, path: Path) -> PretrainingCurve:
-    lines = [line for line in _read(path) if "step" in line and line["stage"] == "pretrain"]
+def _pretraining_curve(name: str, path: Path, log: Sequence[Mapping[str, Any]]) -> PretrainingCurve:
+    lines = [line for line in log if "step" in line and line["stage"] == "pretrain"]
     heldout = _column(lines, "heldout_loss", "step")
     if not heldout:
         raise InputError(f"{path}: no line of pre-training with a heldout_loss in it. {_remedy(path)}")

@@ -1,10 +1,14 @@
 """Backbones made ready: hub models are fetched, stand-ins are pre-trained on plain text with the one training loop.
 
-t5-mini learns span corruption, qwen-mini the next token. The loss on held-out documents is logged beside the unigram
-loss, the cross-entropy of the training text's token frequencies on the same tokens: a model that learned nothing but
-frequencies has that one. Both are about text tokens only, which token it is given that it is one: where a span ends
-cannot be known, and sentinels in their order are no news.
-Cost: about 40 seconds on one core for each stand-in.
+qwen-mini learns the next token. t5-mini learns span corruption and, in every second step, to go on where a text stops
+(T5's language-model adaptation, arXiv 2104.08691, section 3.1): with span corruption alone every target begins with the
+same sentinel, and the decoder learns to look at nothing in its first position, where identifiers begin.
+
+The loss on held-out documents (t5-mini: of span corruption) is logged beside the unigram loss, the cross-entropy of the
+training text's token frequencies on the same tokens: a model that learned nothing but frequencies has that one. Both
+are about text tokens only, which token it is given that it is one: where a span ends cannot be known, and sentinels in
+their order are no news.
+Cost: 700 steps are about a minute of one core for each stand-in.
 """
 
 from __future__ import annotations
@@ -21,13 +25,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerFast
 
 from gemsbench import seeds
 from gemsbench.backbones.catalogue import (
     LOG,
     RECORD,
     BackboneSpec,
-    PretrainingSettings,
     QwenMiniSettings,
     T5MiniSettings,
 )
@@ -49,7 +53,8 @@ from gemsbench.training.loop import LoopSettings, Problem, train
 from gemsbench.training.threads import torch_threads
 
 TASK = "text"
-ADAMW: dict[str, Any] = {"betas": (0.9, 0.98), "weight_decay": 0.01, "fused": True}
+# The decay keeps logits small enough for the rows of new tokens, which start as large as the old ones.
+ADAMW: dict[str, Any] = {"betas": (0.9, 0.98), "weight_decay": 0.3, "fused": True}
 
 
 def make_backbone(spec: BackboneSpec, settings: Any, corpus: Path | None, out: Path, seed: int) -> None:
@@ -84,7 +89,7 @@ def _pretrain(
         "versions": {module.__name__: module.__version__ for module in (torch, transformers, tokenizers)},
         "code": source_sha256("gemsbench.training.pretraining"),
     }
-    text = TextTask(backbone, corpus, plan, seed)
+    text = TextTask(backbone, corpus, settings, seed)
     problem = Problem(
         model=backbone.model,
         optimizer=torch.optim.AdamW(backbone.model.parameters(), lr=plan.learning_rate, **ADAMW),
@@ -97,8 +102,8 @@ def _pretrain(
     )
     loop = LoopSettings(
         epochs=1,
-        batch_size=plan.batch_size,
-        micro_batch_size=plan.batch_size,
+        batch_size=text.rows,
+        micro_batch_size=text.rows,
         evaluations_per_epoch=plan.evaluations,
         patience=plan.evaluations + 1,
         checkpoint_seconds=plan.checkpoint_seconds,
@@ -130,23 +135,30 @@ def _save(backbone: Backbone, out: Path, log: Sequence[Mapping[str, Any]], recor
 class TextTask:
     """The pre-training task of one stand-in: batches of corrupted or plain windows, and the held-out loss."""
 
-    def __init__(self, backbone: Backbone, corpus: Corpus, plan: PretrainingSettings, seed: int) -> None:
+    def __init__(
+        self, backbone: Backbone, corpus: Corpus, settings: T5MiniSettings | QwenMiniSettings, seed: int
+    ) -> None:
         """Tokenize the corpus; raises InputError when one of its parts is shorter than a window."""
-        self._backbone, self._plan, self._seed = backbone, plan, seed
-        self._windows, heldout = self._cut(corpus.train, "training"), self._cut(corpus.heldout, "held-out")
+        self._backbone, self._window, self._seed = backbone, settings.window, seed
+        self.rows = settings.pretraining.tokens_per_step // settings.window  # windows per step
+        learned = corpus.train if backbone.kind == "t5" else with_chat_turns(backbone.tokenizer, corpus.train)
+        self._windows, heldout = self._cut(learned, "training"), self._cut(corpus.heldout, "held-out")
         self._special = torch.tensor(sorted(backbone.tokenizer.all_special_ids))
         self._heldout = [
-            self._without_special(self._tensors(heldout[start : start + plan.batch_size], "held-out", start))
-            for start in range(0, len(heldout), plan.batch_size)
+            self._without_special(self._tensors(heldout[start : start + self.rows], "held-out", start))
+            for start in range(0, len(heldout), self.rows)
         ]
         self.unigram_loss = self._unigram_loss()
 
     def step(self, _epoch: int, step: int) -> list[MicroBatch]:
-        """The windows of one step, corrupted for it alone; every window comes once before any comes again."""
-        number = np.arange(step * self._plan.batch_size, (step + 1) * self._plan.batch_size)
+        """The windows of one step; every window comes once before any comes again."""
+        number = np.arange(step * self.rows, (step + 1) * self.rows)
         passes, places = np.divmod(number, len(self._windows))
         rows = [self._order(int(which))[place] for which, place in zip(passes, places, strict=True)]
-        return [MicroBatch(TASK, self._tensors(self._windows[rows], "train", step))]
+        windows = self._windows[rows]
+        if self._backbone.kind == "t5" and step % 2:
+            return [MicroBatch(TASK, self._continued(windows))]
+        return [MicroBatch(TASK, self._tensors(windows, "train", step))]
 
     def evaluate(self) -> dict[str, float]:
         """The held-out loss (nats per text token), as "criterion" with its sign turned."""
@@ -162,18 +174,18 @@ class TextTask:
         """A line of the loop's log in the words of a backbone's; epochs are passes over the windows."""
         if line["stage"] != "train":
             return dict(line)
-        passes = line["step"] * self._plan.batch_size / len(self._windows)
+        passes = line["step"] * self.rows / len(self._windows)
         kept = {name: value for name, value in line.items() if name != f"loss_{TASK}"}
         return {**kept, "stage": "pretrain", "epoch": round(passes, 4)}
 
     def _cut(self, documents: Sequence[str], part: str) -> Int64Array:
         tokenizer = self._backbone.tokenizer
         separator = None if self._backbone.kind == "t5" else tokenizer.pad_token_id
-        windows = token_windows(tokenizer, documents, self._plan.window, separator)
+        windows = token_windows(tokenizer, documents, self._window, separator)
         if not len(windows):
             raise InputError(
-                f"the {part} documents are shorter than one window of {self._plan.window} tokens. Take a longer text, "
-                "a smaller pretraining.window, or (held-out) a larger pretraining.heldout_share."
+                f"the {part} documents are shorter than one window of {self._window} tokens. Take a longer text, "
+                "a smaller window, or (held-out) a larger pretraining.heldout_share."
             )
         return windows
 
@@ -188,9 +200,18 @@ class TextTask:
         sentinels = np.array(tokenizer.convert_tokens_to_ids(list(SENTINELS)))
         rng = seeds.stream(self._seed, "pretraining", "corruption", part, number)
         inputs, targets = corrupt_spans(windows, sentinels, tokenizer.eos_token_id, rng)
+        return self._decoded(inputs, targets)
+
+    def _continued(self, windows: Int64Array) -> dict[str, Tensor]:
+        """The first half of each window as input, the second one as target."""
+        half = windows.shape[1] // 2
+        end = np.full((len(windows), 1), self._backbone.tokenizer.eos_token_id)
+        return self._decoded(np.hstack([windows[:, :half], end]), windows[:, half:])
+
+    def _decoded(self, inputs: Int64Array, targets: Int64Array) -> dict[str, Tensor]:
         before = np.roll(targets, 1, axis=1)
         before[:, 0] = self._backbone.model.config.decoder_start_token_id
-        arrays = {"input_ids": inputs, "decoder_input_ids": before, "labels": targets}
+        arrays = {"input_ids": inputs, "decoder_input_ids": before, "labels": np.ascontiguousarray(targets)}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def _without_special(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -204,6 +225,20 @@ class TextTask:
         counts[self._special.numpy()] = 0
         targets = torch.cat([tensors["labels"].reshape(-1) for tensors in self._heldout]).numpy()
         return float(-np.log(counts[targets[targets != NO_LOSS]] / counts.sum()).mean())
+
+
+def with_chat_turns(tokenizer: PreTrainedTokenizerFast, documents: Sequence[str]) -> list[str]:
+    """Every second document as a chat: its first line is the user's turn, the rest is the answer.
+
+    An instruction-tuned model knows its chat template; without this the rows of <|im_start|> and <|im_end|> would be
+    those of the untrained model, and LoRA, which does not train them, could not learn to end an identifier.
+    """
+    chats = list(documents)
+    for number in range(0, len(chats), 2):
+        question, _, answer = chats[number].partition("\n")
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer.strip()}]
+        chats[number] = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    return chats
 
 
 def text_loss(model: nn.Module, tensors: Mapping[str, Tensor], left_out: Tensor | None = None) -> Tensor:
