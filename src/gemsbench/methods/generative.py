@@ -7,18 +7,19 @@ given the prompt and the tokens before, over the training cases of all tasks tog
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import accelerate
 import numpy as np
+import polars as pl
 import torch
-import transformers
 
 from gemsbench import registry
+from gemsbench.backbones.catalogue import LOG, RECORD
 from gemsbench.backbones.folder import check_folder
 from gemsbench.backbones.loading import Backbone, load_backbone
 from gemsbench.backbones.vocabulary import add_tokens
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from gemsbench.protocol.pack import TrainingData
     from gemsbench.tuners.contract import Tuned, Tuner
 
+VERSIONS = ("torch", "transformers", "tokenizers", "accelerate", "peft", "numpy", "polars")  # that a fit depends on
+
 
 @dataclass(frozen=True)
 class TunerChoice:
@@ -53,6 +56,7 @@ class TunerChoice:
 
     name: str = ""  # of registry.TUNERS; "": the usual one of this kind of backbone
     config: Mapping[str, Any] = field(default_factory=dict)  # fields of the tuner's Config
+    loop: LoopSettings | None = None  # in the place of the method's, for this kind alone
 
 
 @dataclass(frozen=True)
@@ -72,18 +76,24 @@ class GenerativeSettings:
         if self.validation_cases < 1:
             raise InputError(f"validation_cases is {self.validation_cases}; it must be at least 1.")
 
+    def tuner_of(self, kind: str) -> TunerChoice:
+        """Tuner and loop of one kind of backbone, with their defaults filled in."""
+        choice = self.tuners.get(kind, TunerChoice())
+        return TunerChoice(choice.name or registry.DEFAULT_TUNERS[kind], choice.config, choice.loop or self.loop)
+
 
 @dataclass(frozen=True)
 class Assembly:
     """What a fit is put together from."""
 
     settings: GenerativeSettings
+    loop: LoopSettings
     codes: ItemCodes
     data: TrainingData
     backbone: Backbone
     tuner_name: str
     tuned: Tuned
-    ranker: IdentifierRanker
+    half: bool  # the saved model is scored in bf16; a merged adapter is not, its updates would be rounded away
     examples: Examples
     validation: Validation
     first_row: int  # id of the first identifier token
@@ -108,11 +118,12 @@ def fit_generative(
         raise InputError(f"{target.rpartition('.')[2]}: needs a backbone. Name one of the profile's with --backbone.")
     codes.require_injective()
     checkpoint = out.with_name(f"{out.name}.checkpoint")
-    with torch_threads(settings.loop.threads):
+    loop = settings.tuner_of(check_folder(backbone).kind).loop or settings.loop
+    with torch_threads(loop.threads):
         parts = assemble(settings, codes, data, backbone, seed)
-        problem = _problem(parts, _fingerprint(target, parts, backbone, seed), seed)
-        with progress_bar("training", total=settings.loop.epochs * problem.steps_per_epoch) as report:
-            result = train(problem, settings.loop, checkpoint, report)
+        problem = _problem(parts, fingerprint(target, parts, backbone, seed), seed)
+        with progress_bar("training", total=loop.epochs * problem.steps_per_epoch) as report:
+            result = train(problem, loop, checkpoint, report)
         with atomic_path(out) as folder:
             _save(parts, result, folder)
     delete_checkpoint(checkpoint)
@@ -121,38 +132,40 @@ def fit_generative(
 def assemble(settings: GenerativeSettings, codes: ItemCodes, data: TrainingData, folder: Path, seed: int) -> Assembly:
     """Load the backbone, add a token per code, put the tuner in, and turn the cases into prompts and targets."""
     kind = check_folder(folder).kind
-    choice = settings.tuners.get(kind, TunerChoice())
-    name = choice.name or registry.DEFAULT_TUNERS[kind]
+    choice = settings.tuner_of(kind)
+    loop, name = choice.loop or settings.loop, choice.name
     tuner: Tuner = registry.resolve(registry.lookup(registry.TUNERS, name, "tuner"))()
-    half = settings.loop.precision == "bf16"
+    half = loop.precision == "bf16"
     backbone = load_backbone(folder, torch.bfloat16 if half and tuner.frozen_base else torch.float32)
     new_rows = add_tokens(backbone, token_strings(codes), stream_seed(seed, "new rows"))
     tuned = tuner.prepare(
         load_settings(tuner.Config, choice.config, f"tuners: {kind}: config ({name})"),
         backbone,
         new_rows,
-        activation_checkpointing=settings.loop.activation_checkpointing,
+        activation_checkpointing=loop.activation_checkpointing,
         seed=stream_seed(seed, "tuner"),
     )
     item_tokens = token_table(codes, new_rows.start)
     prompts = PromptTokens(backbone.tokenizer, kind, item_tokens, MAX_LENGTH[kind])
     scorer = CandidateScorer(tuned.model, end_token=scored_end(codes, prompts), head=tuned.head())
+    ranker = IdentifierRanker(tuned.model, scorer, prompts, item_tokens, half)
     return Assembly(
         settings=settings,
+        loop=loop,
         codes=codes,
         data=data,
         backbone=backbone,
         tuner_name=name,
         tuned=tuned,
-        ranker=IdentifierRanker(scorer, prompts, item_tokens, half),
+        half=half and not tuner.frozen_base,
         examples=training_examples(data, settings.train_tasks, prompts, item_tokens),
-        validation=Validation.of(data, settings.train_tasks, settings.validation_cases),
+        validation=Validation.of(data, settings.train_tasks, settings.validation_cases, ranker),
         first_row=new_rows.start,
     )
 
 
 def _problem(parts: Assembly, fingerprint: str, seed: int) -> Problem:
-    loop, head = parts.settings.loop, parts.tuned.head()
+    loop, head = parts.loop, parts.tuned.head()
     batches = Batches(
         parts.examples,
         parts.backbone.kind,
@@ -167,23 +180,26 @@ def _problem(parts: Assembly, fingerprint: str, seed: int) -> Problem:
         steps_per_epoch=batches.steps_per_epoch,
         step=batches.step,
         loss=lambda _, tensors: identifier_loss(parts.tuned.model, tensors, head),
-        evaluate=lambda: parts.validation.measure(parts.ranker),
+        evaluate=parts.validation.measure,
         fingerprint=fingerprint,
         seed=seed,
     )
 
 
-def _fingerprint(target: str, parts: Assembly, folder: Path, seed: int) -> str:
+def fingerprint(target: str, parts: Assembly, folder: Path, seed: int) -> str:
+    """sha256 of all that decides a fit: a checkpoint of another one is not used."""
     data = parts.data
     tables = (data.cases.sort("case_id"), data.valid_candidates.sort("case_id"), data.queries.sort("query_id"))
+    backbone = (file for file in sorted(folder.iterdir()) if file.is_file() and file.name not in (LOG, RECORD))
     return sha256_json(
         {
             "settings": settings_dict(parts.settings),
             "seed": seed,
             "data": [table_sha256(table) for table in tables],
             "codes": table_sha256(parts.codes.table()),
-            "backbone": {file.name: sha256_file(file) for file in sorted(folder.glob("*.safetensors"))},
-            "versions": [module.__version__ for module in (torch, transformers, accelerate, np)],
+            "backbone": {file.name: sha256_file(file) for file in backbone},
+            "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+            "device": "cuda" if torch.cuda.is_available() else "cpu",
             "code": source_sha256(target, registry.TUNERS[parts.tuner_name]),
         }
     )
@@ -193,15 +209,16 @@ def _save(parts: Assembly, result: TrainingResult, folder: Path) -> None:
     diagnostics = _diagnostics(parts, result)
     parts.tuned.save(folder)
     parts.codes.save(folder)
-    saved = {"first_row": parts.first_row, "precision": parts.settings.loop.precision, "tuner": parts.tuner_name}
-    write_json(folder / SETTINGS_FILE, {**saved, "threads": parts.settings.loop.threads})
+    saved = {"first_row": parts.first_row, "half": parts.half, "threads": parts.loop.threads}
+    write_json(folder / SETTINGS_FILE, saved)
     write_json(folder / "diagnostics.json", diagnostics)
     (folder / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in result.log), "utf-8")
 
 
 def _diagnostics(parts: Assembly, result: TrainingResult) -> dict[str, Any]:
     """What to know of a fit beside its scores; "stopped" says whether validation or the cap of epochs ended it."""
-    cases = parts.data.cases.filter(parts.data.cases["split"] == "train")
+    learned = (pl.col("split") == "train") & pl.col("task").is_in(parts.settings.train_tasks)
+    cases = parts.data.cases.filter(learned)
     warm = np.union1d(cases["target_item"].to_numpy(), cases["hist_items"].list.explode(empty_as_null=False).to_numpy())
     warm = warm.astype(np.int64)
     asked = parts.data.queries["text"]
@@ -215,5 +232,5 @@ def _diagnostics(parts: Assembly, result: TrainingResult) -> dict[str, Any]:
         "longest_prompt_tokens": int(parts.examples.prompts.lengths.max()),
         "unknown_token_share_of_queries": unknown_rate(parts.backbone.tokenizer, asked.to_list()),
         "items_in_no_training_case": 1 - len(warm) / parts.data.n_items,
-        "validation_hit@10": parts.validation.by_warmth(parts.ranker, warm),
+        "validation_hit@10": parts.validation.by_warmth(warm),
     }

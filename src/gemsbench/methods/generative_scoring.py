@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
+from transformers import PreTrainedModel
 
 from gemsbench.backbones.loading import load_backbone
 from gemsbench.decoding import CandidateScorer
@@ -23,11 +24,20 @@ from gemsbench.methods.contract import ScoreArray
 from gemsbench.progress import progress_bar
 from gemsbench.training.prompt_tokens import PromptTokens
 from gemsbench.training.threads import torch_threads
+from gemsbench.training.token_lists import TokenLists
 
 SETTINGS_FILE = "generative.json"  # what scoring needs to know of the fit
 # The longest prompt of a backbone, in tokens.
 MAX_LENGTH = {"t5": 512, "qwen2": 768}
 CASES_PER_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Questions made ready for a model: prompts, and the tokens of every candidate, per case."""
+
+    prompts: TokenLists
+    candidates: list[npt.NDArray[np.int32]]  # [C, L] each, -1 where an identifier is shorter
 
 
 @dataclass(frozen=True)
@@ -38,33 +48,56 @@ class IdentifierRanker:
     log-probabilities are computed in fp32 all the same.
     """
 
+    model: PreTrainedModel
     scorer: CandidateScorer
     prompts: PromptTokens
     item_tokens: npt.NDArray[np.int32]
     half: bool = False
 
-    def scores(self, cases: pl.DataFrame, *, show_progress: bool = False) -> list[ScoreArray]:
-        """One float32 array per row of cases (columns of Pack.questions), aligned with its `items`.
-
-        Cases of similar length share a batch. Raises InputError for a candidate without an identifier.
-        """
-        prompts = self.prompts.encode(cases)
+    def prepare(self, cases: pl.DataFrame) -> Asked:
+        """Tokens of the cases (columns of Pack.questions); raises InputError for a candidate without an identifier."""
         items, offsets = flatten(cases["items"])
         _reject_unknown_items(cases, items, offsets, len(self.item_tokens))
-        order = np.argsort(prompts.lengths, kind="stable")
-        found: list[ScoreArray] = [np.empty(0, dtype=np.float32)] * cases.height
-        with progress_bar("scoring", total=cases.height if show_progress else 0) as report:
-            for start in range(0, len(order), CASES_PER_BATCH):
-                rows = order[start : start + CASES_PER_BATCH].tolist()
-                candidates = [self.item_tokens[items[offsets[row] : offsets[row + 1]]] for row in rows]
-                for row, scores in zip(rows, self._score([prompts[row] for row in rows], candidates), strict=True):
-                    found[row] = scores
-                report(start + len(rows), "scoring")
+        tokens = self.item_tokens[items]
+        return Asked(self.prompts.encode(cases), np.split(tokens, offsets[1:-1]) if cases.height else [])
+
+    def scores(self, asked: Asked, *, show_progress: bool = False) -> list[ScoreArray]:
+        """One float32 array per case, aligned with its candidates.
+
+        Cases of similar length share a batch; where memory runs out, batches are halved from there on. Raises
+        InputError when a single case does not fit.
+        """
+        order = np.argsort(asked.prompts.lengths, kind="stable")
+        found: list[ScoreArray] = [np.empty(0, dtype=np.float32)] * len(order)
+        size, start = CASES_PER_BATCH, 0
+        with progress_bar("scoring", total=len(order) if show_progress else 0) as report:
+            while start < len(order):
+                rows = order[start : start + size].tolist()
+                scores = self._score(asked, rows)
+                if scores is None:
+                    size = max(len(rows) // 2, 1)
+                    continue
+                for row, array in zip(rows, scores, strict=True):
+                    found[row] = array
+                start += len(rows)
+                report(start, "scoring")
         return found
 
-    def _score(self, prompts: list[npt.NDArray[np.int32]], candidates: list[npt.NDArray[np.int32]]) -> list[ScoreArray]:
-        with torch.autocast(_device(), dtype=torch.bfloat16, enabled=self.half):
-            return self.scorer.score([prompt.tolist() for prompt in prompts], candidates)
+    def _score(self, asked: Asked, rows: list[int]) -> list[ScoreArray] | None:
+        """Scores of some cases; None when memory ran out."""
+        prompts = [asked.prompts[row].tolist() for row in rows]
+        device = self.model.device.type
+        try:
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=self.half):
+                return self.scorer.score(prompts, [asked.candidates[row] for row in rows])
+        except torch.OutOfMemoryError as error:
+            if len(rows) == 1:
+                raise InputError(
+                    f"scoring: the memory of {device} does not hold one case. Take a smaller backbone or larger device."
+                ) from error
+        if device == "cuda":
+            torch.cuda.empty_cache()
+        return None
 
 
 def scored_end(codes: ItemCodes, prompts: PromptTokens) -> int | None:
@@ -74,21 +107,30 @@ def scored_end(codes: ItemCodes, prompts: PromptTokens) -> int | None:
 
 def score_generative(artefact: Path, cases: pl.DataFrame) -> Iterator[ScoreArray]:
     """Yield float32 log-probabilities, one array per case; raises InputError for a damaged model folder."""
-    saved: dict[str, Any] = read_json(artefact / SETTINGS_FILE)
-    with torch_threads(int(saved["threads"])):
+    saved = _saved(artefact / SETTINGS_FILE)
+    with torch_threads(saved["threads"]):
         backbone = load_backbone(artefact)
         codes = load_codes(artefact)
-        item_tokens = token_table(codes, int(saved["first_row"]))
+        if saved["first_row"] + sum(codes.sizes) != backbone.model.config.vocab_size:
+            raise InputError(
+                f"{artefact}: {SETTINGS_FILE} says that identifiers begin at row {saved['first_row']}, which does not "
+                f"fit {sum(codes.sizes)} codes and {backbone.model.config.vocab_size} rows. Train it again."
+            )
+        item_tokens = token_table(codes, saved["first_row"])
         prompts = PromptTokens(backbone.tokenizer, backbone.kind, item_tokens, MAX_LENGTH[backbone.kind])
-        cast("torch.nn.Module", backbone.model).to(_device())
+        cast("torch.nn.Module", backbone.model).to("cuda" if torch.cuda.is_available() else "cpu")
         scorer = CandidateScorer(backbone.model, end_token=scored_end(codes, prompts))
-        ranker = IdentifierRanker(scorer, prompts, item_tokens, half=saved["precision"] == "bf16")
-        scores = ranker.scores(cases, show_progress=True)
+        ranker = IdentifierRanker(backbone.model, scorer, prompts, item_tokens, half=saved["half"])
+        scores = ranker.scores(ranker.prepare(cases), show_progress=True)
     yield from scores
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _saved(path: Path) -> dict[str, Any]:
+    saved = read_json(path)
+    kinds = {"first_row": int, "half": bool, "threads": int}
+    if not isinstance(saved, dict) or any(type(saved.get(key)) is not kind for key, kind in kinds.items()):
+        raise InputError(f"{path}: not what a fit writes ({', '.join(kinds)}). Train the run again.")
+    return saved
 
 
 def _reject_unknown_items(
