@@ -70,9 +70,21 @@ def test_a_method_with_backbones_runs_once_per_block(tmp_path: Path) -> None:
     assert backbones_in_use(load_profile(write(tmp_path, tables=BLOCKS))) == ()
 
 
+def test_two_blocks_with_one_backbone_share_its_runs(tmp_path: Path) -> None:
+    tables = BLOCKS | {"blocks": {"T5-base": "t5-mini", "Qwen-3B": "t5-mini"}}
+    profile = load_profile(write(tmp_path, methods={"bsr": {}}, tables=tables, seeds=[1]))
+    assert [(run.recipe, run.backbone) for run in runs(profile)] == [
+        ("simulated-amazon", "t5-mini"),
+        ("simulated-qilin", "t5-mini"),
+    ]
+    with pytest.raises(InputError, match=r"Use t5-mini\.$"):
+        chosen_run(profile, Run("simulated-qilin", "none", "bsr", 1))
+
+
 def test_a_tuner_is_named_in_the_config_or_the_default_of_its_kind(tmp_path: Path) -> None:
     config = {"tuners": {"t5": {"name": "lora"}, "qwen2": {"config": {"rank": 2}}}}
-    profile = load_profile(write(tmp_path, methods={"bsr": {}, "bsr+lora": {"base": "bsr", "config": config}}))
+    methods = {"bsr": {}, "bsr+lora": {"base": "bsr", "config": config}}
+    profile = load_profile(write(tmp_path, methods=methods, tables=BLOCKS))
     assert [tuner_name(profile, "bsr", kind) for kind in ("t5", "qwen2")] == ["full", "lora"]
     assert [tuner_name(profile, "bsr+lora", kind) for kind in ("t5", "qwen2")] == ["lora", "lora"]
 
@@ -99,6 +111,7 @@ def test_a_tuner_is_named_in_the_config_or_the_default_of_its_kind(tmp_path: Pat
         ({"methods": {"bsr": {"config": {"tuners": {"t6": {}}}}}}, "unknown kind of backbone.*Known: qwen2, t5"),
         ({"methods": {"bsr": {"config": {"tuners": {"t5": {"name": "fulll"}}}}}}, "Did you mean 'full'"),
         ({"methods": {"bsr": {"config": {"tuners": {"t5": "full"}}}}}, r"write it as {t5: {name: full}}"),
+        ({"methods": {"bsr": {}}}, r"methods\.bsr tunes a backbone.*Add one, e\.g\. `blocks: {T5-base: t5-mini}`"),
         ({"seeds": ["1"]}, r"seeds\.0: Input should be a valid integer"),
         ({"recipes": {"simulated-amzon": {}}}, "Did you mean 'simulated-amazon'"),
         ({"methods": {"ncff": {}}}, "unknown method 'ncff'. Did you mean 'ncf'"),

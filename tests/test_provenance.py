@@ -11,7 +11,7 @@ import pytest
 
 from gemsbench.errors import InputError
 from gemsbench.files import read_json, sha256_file, write_text
-from gemsbench.provenance import Identity, read_record, recording
+from gemsbench.provenance import Identity, _threads, declared_threads, read_record, recording
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,34 @@ def test_outputs_are_looked_for_in_the_folder_that_was_written(tmp_path: Path) -
 
 
 def test_a_missing_input_stops_the_job_before_it_starts(tmp_path: Path) -> None:
-    expected = pytest.raises(InputError, match=r"absent/in\.txt: missing, and train reads it")
-    with expected, recording(tmp_path, job(tmp_path, known=None)):
+    remedy = r"`snakemake --cores all --configfile config/own\.yaml -- absent/in\.txt`"
+    expected = pytest.raises(InputError, match=rf"absent/in\.txt: missing, and train reads it.*{remedy}")
+    with expected, recording(tmp_path, job(tmp_path, known=None), Path("config/own.yaml")):
         pytest.fail("the block ran")
+
+
+@dataclass(frozen=True)
+class Loop:
+    steps: int = 2
+    threads: int = 7
+
+
+@dataclass(frozen=True)
+class Nested:
+    width: int = 4
+    loop: Loop = field(default_factory=Loop)
+
+
+@pytest.mark.parametrize(("settings", "number"), [(Loop(threads=3), 3), (Nested(), 7), (IDENTITY, None), (None, None)])
+def test_the_threads_of_a_job_are_those_that_its_settings_name(
+    settings: object, number: int | None, tmp_path: Path
+) -> None:
+    assert declared_threads(settings) == number
+    with recording(tmp_path, job(tmp_path)) as notes:
+        write_text(tmp_path / "out.txt", "result")
+        notes["threads"] = number
+    record = read_json(tmp_path / "provenance.json")
+    assert record["threads"] == (number or _threads()) and record["notes"] == {}
 
 
 def test_pinned_downloads_keep_no_record(tmp_path: Path) -> None:

@@ -129,6 +129,11 @@ def _check_method(profile: Profile, key: str, settings: MethodSettings, path: Pa
     if method_entry(profile, key).backbones:
         for kind in registry.DEFAULT_TUNERS:
             tuner_name(profile, key, kind)
+        if not profile.tables.blocks:
+            raise InputError(
+                f"{path}: methods.{key} tunes a backbone, and tables.blocks names none. Add one, e.g. `blocks: "
+                f"{{{BLOCKS[0]}: {next(iter(registry.BACKBONES))}}}` under tables."
+            )
 
 
 def chosen_run(profile: Profile, run: Run) -> Run:
@@ -140,7 +145,7 @@ def chosen_run(profile: Profile, run: Run) -> Run:
         raise InputError(
             f"{run.method} runs only on {', '.join(limited)} (methods.{run.method}.recipes of the profile)."
         )
-    backbones = profile.tables.blocks.values() if entry.backbones else (NO_BACKBONE,)
+    backbones = tuple(dict.fromkeys(profile.tables.blocks.values())) if entry.backbones else (NO_BACKBONE,)
     if run.backbone not in backbones:
         raise InputError(f"{run.method} has no run with backbone '{run.backbone}'. Use {', '.join(backbones)}.")
     return run
@@ -181,7 +186,8 @@ def runs(profile: Profile) -> Iterator[Run]:
     """Every run of the profile, in a fixed order."""
     for key, settings in profile.methods.items():
         entry = method_entry(profile, key)
-        backbones = tuple(profile.tables.blocks.values()) if entry.backbones else (NO_BACKBONE,)
+        # Two blocks may show the same backbone, whose runs are made once.
+        backbones = tuple(dict.fromkeys(profile.tables.blocks.values())) if entry.backbones else (NO_BACKBONE,)
         for recipe in settings.recipes or tuple(profile.recipes):
             for backbone in backbones:
                 for seed in profile.seeds if entry.seeded else profile.seeds[:1]:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,10 +82,11 @@ class Recordable(Protocol):
 
 
 @contextmanager
-def recording(folder: Path, job: Recordable) -> Iterator[dict[str, Any]]:
+def recording(folder: Path, job: Recordable, config: Path | None = None) -> Iterator[dict[str, Any]]:
     """Time the block and write the provenance of the job's outputs into folder once it has succeeded.
 
-    folder stands for job.folder. Whatever the block puts into the yielded dict (JSON values) is written under "notes".
+    folder stands for job.folder. Whatever the block puts into the yielded dict (JSON values) is written under "notes",
+    except "threads", the number that the job computes with (None: that of the process). config: the job's profile.
     Nothing is written when the block raises, or for a job without a provenance file. Raises InputError when an input
     is missing.
     """
@@ -96,9 +97,10 @@ def recording(folder: Path, job: Recordable) -> Iterator[dict[str, Any]]:
     identity = job.identity()
     if identity is None:
         absent = next((path for path in job.inputs.values() if not path.is_file()), Path())
+        command = f"snakemake --cores all --configfile {config or 'PROFILE.yaml'} -- {absent}"
         raise InputError(
-            f"{absent}: missing, and {job.rule} reads it. Correct the path; if the workflow makes it, run "
-            f"`snakemake --cores all -- {absent}` first (`gemsbench plan` lists the jobs)."
+            f"{absent}: missing, and {job.rule} reads it. Correct the path; if the workflow makes it, run `{command}` "
+            "first (`gemsbench plan` lists the jobs)."
         )
     (folder / job.provenance).unlink(missing_ok=True)
     outputs = {name: folder / path.relative_to(job.folder) for name, path in job.outputs.items()}
@@ -110,7 +112,7 @@ def recording(folder: Path, job: Recordable) -> Iterator[dict[str, Any]]:
         "outputs": {name: sha256_file(output) for name, output in outputs.items()},
         "seeds": dict(job.seeds),
         "device": _device(),
-        "threads": _threads(),
+        "threads": notes.pop("threads", None) or _threads(),
         "machine": _machine(),
         "python": platform.python_version(),
         "packages": _packages(),
@@ -133,7 +135,17 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
+def declared_threads(settings: Any) -> int | None:
+    """The number in the field `threads` of a settings dataclass or of one inside it; None where there is none."""
+    if not is_dataclass(settings):
+        return None
+    values = [getattr(settings, field.name) for field in fields(settings)]
+    own = getattr(settings, "threads", None)
+    return own if isinstance(own, int) else next(filter(None, map(declared_threads, values)), None)
+
+
 def _threads() -> int:
+    """Of torch where it is loaded; a job that sets its own number has set it back by now."""
     torch = sys.modules.get("torch")
     if torch is not None:
         return int(torch.get_num_threads())

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gemsbench.backbones.corpus import read_corpus, token_windows
+from gemsbench.backbones.corpus import read_corpus, text_file, token_windows
 from gemsbench.backbones.loading import Backbone
 from gemsbench.errors import InputError
 
@@ -24,6 +24,14 @@ def test_the_held_out_documents_do_not_depend_on_the_order(tmp_path: Path) -> No
     assert set(first.heldout) == set(second.heldout)
     assert len(first.heldout) == 5
     assert sorted([*first.train, *first.heldout]) == sorted(documents)
+
+
+def test_a_text_file_holds_the_documents_as_they_are_read_again() -> None:
+    documents = ["naïve café\nwith two lines", "你好", "three"]
+    with text_file(documents) as path:
+        corpus = read_corpus(path, 0.3)
+    assert sorted([*corpus.train, *corpus.heldout]) == sorted(documents)
+    assert not path.exists()
 
 
 def test_a_document_is_never_on_both_sides(tmp_path: Path) -> None:

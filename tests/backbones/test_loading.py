@@ -167,9 +167,12 @@ def _truncated(folder: Path) -> None:
 
 
 def _lost_shard(folder: Path) -> None:
+    _index(folder, json.dumps({"weight_map": {"shared.weight": "model-00001-of-00002.safetensors"}}))
+
+
+def _index(folder: Path, text: str) -> None:
     _remove("model.safetensors")(folder)
-    index = {"weight_map": {"shared.weight": "model-00001-of-00002.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors.index.json").write_text(text)
 
 
 def _without_a_layer(folder: Path) -> None:
@@ -199,6 +202,17 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: _edit_json(folder / "config.json", architectures=None), "not named in config.json"),
     (lambda folder: _edit_json(folder / "config.json", architectures=["LlamaForCausalLM"]), "is LlamaForCausalLM"),
     (lambda folder: (folder / "backbone.json").write_text('{"backbone": "flan-t5-smal"}'), "'flan-t5-small'"),
+    (lambda folder: (folder / "backbone.json").write_text('{"backbone": ["t5-mini"]}'), "not the name of one"),
+    (lambda folder: (folder / "backbone.json").write_text("{}"), "backbone is None"),
+    (lambda folder: (folder / "backbone.json").write_text("7"), r"backbone\.json: not a JSON object"),
+    (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json: not a JSON object"),
+    (lambda folder: _edit_json(folder / "config.json", architectures=[None]), "is not named in config.json"),
+    (lambda folder: _edit_json(folder / "config.json", architectures="Mine"), r"architecture is Mine \("),
+    (lambda folder: _edit_json(folder / "config.json", architectures={"a": 1}), "architecture is {'a': 1}"),
+    (lambda folder: _index(folder, "[]"), r"index\.json: not a JSON object"),
+    (lambda folder: _index(folder, '{"weight_map": ["a"]}'), "does not give a file for each tensor"),
+    (lambda folder: _index(folder, '{"weight_map": {"a": null}}'), "does not give a file for each tensor"),
+    (lambda folder: _index(folder, '{"weight_map": {}}'), "names no files"),
 ]
 
 

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import yaml
 
+from gemsbench.backbones.catalogue import BackboneSpec
 from gemsbench.cli import main
 from gemsbench.files import read_header, read_json, sha256_file, write_json, write_table
 
@@ -22,9 +23,11 @@ PROFILE = {
     "methods": {"random": {}, "popularity": {}},
     "tables": {"columns": {"Amazon": "simulated-amazon"}},
 }
+SMALLEST = {"vocabulary": 400, "width": 16, "feed_forward": 16, "layers": 1, "heads": 2}
 TUNED = PROFILE | {
     "profile": "tuned",
-    "corpus": {"name": "simulated-encyclopedia", "settings": {"words": 1000}},
+    "corpus": {"name": "simulated-encyclopedia", "settings": {"words": 3000, "topics": 12, "note_topics": 8}},
+    "backbones": {"t5-mini": {**SMALLEST, "pretraining": {"steps": 2, "evaluations": 1}}},
     "methods": {"bsr": {}},
     "tables": {"columns": {"Amazon": "simulated-amazon"}, "blocks": {"T5-base": "t5-mini"}},
 }
@@ -95,16 +98,40 @@ def test_the_training_curves_are_drawn(prepared: Path, run: Run) -> None:
     assert (prepared / "results/tiny/figures/provenance.json").is_file()
 
 
-def test_what_a_backbone_and_its_runs_need_is_named_and_the_corpus_is_fetched_like_a_recipe(
+def test_a_backbone_comes_with_its_corpus_and_a_run_refuses_one_that_is_absent_or_out_of_date(
     prepared: Path, run: Run
 ) -> None:
     train = ("train", "bsr", "simulated-amazon", "--backbone", "t5-mini", "--config", "tuned.yaml")
     assert "Make it first: `gemsbench backbone t5-mini --config tuned.yaml`" in run(*train, code=1)
-    shown = run("backbone", "t5-mini", "--config", "tuned.yaml", code=1)
-    assert "data/simulated/simulated-encyclopedia/encyclopedia.txt: missing, and backbone reads it" in shown
-    assert "raw files in" in run("data", "fetch", "simulated-encyclopedia", "--config", "tuned.yaml")
-    assert (prepared / "data/simulated/simulated-encyclopedia/encyclopedia.txt").is_file()
-    assert (prepared / "data/simulated/simulated-encyclopedia/provenance.json").is_file()
+    text = prepared / "data/simulated/simulated-encyclopedia/encyclopedia.txt"
+    assert not text.exists()
+    assert "backbone in results/tuned/backbones/t5-mini" in run("backbone", "t5-mini", "--config", "tuned.yaml")
+    assert text.is_file() and text.with_name("provenance.json").is_file()
+    assert read_json(prepared / "results/tuned/backbones/t5-mini/provenance.json")["threads"] == 1
+    settings = TUNED["backbones"]["t5-mini"] | {"width": 32}
+    (prepared / "tuned.yaml").write_text(yaml.safe_dump(TUNED | {"backbones": {"t5-mini": settings}}))
+    shown = run(*train, code=1)
+    assert "(other settings). Make it again: `gemsbench backbone t5-mini --config tuned.yaml`" in shown
+
+
+def test_a_hub_model_can_be_fetched_before_any_profile_uses_it(
+    prepared: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetched(spec: BackboneSpec, _settings: object, corpus: Path | None, out: Path, _seed: int) -> None:
+        assert corpus is None
+        for file in spec.files:
+            write_json(out / file, {})
+
+    monkeypatch.setattr("gemsbench.training.pretraining.make_backbone", fetched)
+    assert "backbone in" in run("backbone", "flan-t5-small", "--config", "tiny.yaml")
+    record = read_json(prepared / "results/tiny/backbones/flan-t5-small/provenance.json")
+    assert record["identity"]["settings"]["repository"] == "google/flan-t5-small"
+    shutil.rmtree(prepared / "results/tiny/backbones")
+
+
+def test_a_mistyped_corpus_gets_a_hint(prepared: Path, run: Run) -> None:
+    shown = run("data", "fetch", "simulated-encyclopedi", "--config", "tuned.yaml", code=1)
+    assert "Did you mean 'simulated-encyclopedia'?" in shown
 
 
 def test_every_result_says_where_it_comes_from(prepared: Path) -> None:

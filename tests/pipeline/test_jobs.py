@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from gemsbench import registry
+from gemsbench.backbones.corpus import text_file
 from gemsbench.errors import InputError
 from gemsbench.files import write_json, write_text
 from gemsbench.pipeline import schema
 from gemsbench.pipeline.environment import job_environment
 from gemsbench.pipeline.job import RULES, Job
-from gemsbench.pipeline.jobs import FIGURE_FILES, all_jobs, backbone_job, train_job
+from gemsbench.pipeline.jobs import all_jobs, backbone_job, train_job
 from gemsbench.pipeline.plan import plan
 from gemsbench.pipeline.prune import unclaimed
 from gemsbench.pipeline.resources import benchmark_path, expected, needs
 from gemsbench.pipeline.settings_files import settings_path, write_settings
 from gemsbench.profile import CorpusSettings, MethodSettings, Profile, Run, load_profile
-from gemsbench.report import training_curves
 
 PROFILES = ("mini", "mini-real")
 
@@ -124,9 +128,12 @@ def test_a_hub_model_needs_no_corpus_and_its_revision_is_part_of_its_rows() -> N
     paper = replace(profile(), corpus=CorpusSettings(), tables=replace(profile().tables, blocks=blocks))
     job = backbone_job(paper, "flan-t5-base")
     assert job.inputs == {} and "model.safetensors" in job.outputs
-    assert "src/gemsbench/training/pretraining.py" not in code_of(job)
+    assert code_of(job) == set()  # no edit downloads it again
+    assert job.settings["repository"] == "google/flan-t5-base" and len(job.settings["revision"]) == 40
+    assert set(job.settings["files"]) == set(job.outputs)
     row = train_job(paper, Run("simulated-amazon", "flan-t5-base", "bsr", 1))
-    assert {"src/gemsbench/backbones/catalogue.py", "src/gemsbench/backbones/hub.py"} <= code_of(row)
+    assert row.settings["backbone_made_with"] == job.settings
+    assert "backbone/model.safetensors" in row.inputs and row.maker == job
     assert not any(job.rule == "fetch" and job.name in ("wikitext-2",) for job in all_jobs(paper))
 
 
@@ -138,8 +145,45 @@ def test_the_weights_of_a_run_are_inputs_but_not_the_log_of_how_they_were_made()
     assert set(row.replaceable) == {f"backbone/{name}" for name in read}
 
 
-def test_the_figures_are_those_of_the_code() -> None:
-    assert FIGURE_FILES == training_curves.FIGURE_FILES
+@pytest.mark.parametrize(
+    ("table", "name", "rules"),
+    [
+        ("TUNERS", "full", {"train"}),
+        ("BACKBONES", "t5-mini", {"backbone", "train"}),
+        ("CORPORA", "simulated-encyclopedia", {"fetch", "backbone", "train"}),
+    ],
+)
+def test_a_name_that_stands_for_another_object_reruns_what_uses_it(
+    table: str, name: str, rules: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the other object lies in the same file, so that the code is the same."""
+    before = {(job.rule, job.name): job.settings for job in all_jobs(profile())}
+    entries = dict(getattr(registry, table))
+    target = getattr(entries[name], "target", entries[name])
+    other = target.replace(":", ":OTHER_")
+    module = importlib.import_module(target.partition(":")[0])
+    monkeypatch.setattr(module, other.partition(":")[2], registry.resolve(target), raising=False)
+    entries[name] = replace(entries[name], target=other) if table == "BACKBONES" else other
+    monkeypatch.setattr(registry, table, entries)
+    changed = {key for job in all_jobs(profile()) if job.settings != before[key := (job.rule, job.name)]}
+    assert {rule for rule, _ in changed} == rules
+    tuned = {job for rule, job in changed if rule == "train"}
+    assert tuned and all(("/t5-mini/" in job) or table == "CORPORA" for job in tuned)
+
+
+def test_how_documents_become_the_text_of_a_backbone_is_part_of_its_code() -> None:
+    job = backbone_job(profile(), "t5-mini")
+    assert Path(inspect.getfile(inspect.unwrap(text_file))) in job.source_files()
+
+
+def test_the_folder_of_backbones_is_there_in_a_profile_without_any(tmp_path: Path) -> None:
+    """A DVC stage fails without its outputs."""
+    stage = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]["results"]
+    made = [command for command in stage["cmd"] if command.startswith("mkdir")]
+    for command in made:
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    absent = [path for out in stage["outs"] for path in out if not (tmp_path / path).is_dir()]
+    assert absent == ["results/mini/runs"]  # every profile has runs
 
 
 def test_a_setting_changes_the_jobs_that_use_it() -> None:

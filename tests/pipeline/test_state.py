@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gemsbench.files import sha256_file, write_text
+from gemsbench.files import read_json, sha256_file, write_json, write_text
 from gemsbench.pipeline.job import Job
 from gemsbench.pipeline.resources import benchmark_path
 from gemsbench.pipeline.state import judge, standing, states
@@ -90,6 +90,7 @@ class Chain:
                 {"out": root / name / "out"},
                 code=self.code,
                 replaceable=("weights",),
+                maker=backbone,
             )
             for name in ("one", "two")
         ]
@@ -179,6 +180,18 @@ def test_other_weights_make_the_rows_stale(pulled: Chain) -> None:
     assert pulled.running() == []
     write_text(pulled.root / "b/weights", "of another machine")
     assert pulled.running() == ["b", "one", "two", "f"]
+
+
+def test_missing_weights_are_those_that_the_record_of_the_backbone_names(pulled: Chain) -> None:
+    """A clone may hold the rows of one backbone and the record of another one, made again with the same settings."""
+    record = read_json(pulled.root / "b/provenance.json")
+    record["outputs"]["weights"] = "00"
+    write_json(pulled.root / "b/provenance.json", record)
+    assert [judge(row) for row in pulled.jobs()[2:4]] == [("stale", "other inputs")] * 2
+    assert pulled.running() == ["c", "b", "one", "two", "f"]
+    record["identity"]["settings"] = {"steps": 9}  # the record says nothing of the present backbone
+    write_json(pulled.root / "b/provenance.json", record)
+    assert [judge(row) for row in pulled.jobs()[2:4]] == [("current", "")] * 2
 
 
 def test_pinned_files_are_judged_by_their_pin(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gemsbench.training import checkpoint
 from gemsbench.training.checkpoint import (
     below,
     load_checkpoint,
@@ -29,6 +30,21 @@ def test_state_and_tensors_come_back_bit_by_bit(tmp_path: Path) -> None:
     assert all(torch.equal(loaded[1][name], tensor) for name, tensor in tensors.items())
     assert below(loaded[1], "y/").keys() == {"c", "n"}
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_only_what_cannot_be_written_as_it_is_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: dict[str, torch.Tensor] = {}
+    save_file = checkpoint.save_file
+    monkeypatch.setattr(checkpoint, "save_file", lambda t, *a, **k: (written.update(t), save_file(t, *a, **k)))
+    table = torch.randn(6, 3)
+    whole = {"whole": table, "count": torch.tensor(3.0), "trained": torch.nn.Parameter(torch.ones(3))}
+    views = {"again": table, "turned": table.T, "part": torch.randn(9)[:4], "empty": torch.ones(5)[:0]}
+    save_checkpoint(tmp_path / "state", STATE, whole | views)
+    assert all(written[name].data_ptr() == tensor.data_ptr() for name, tensor in whole.items())
+    assert all(written[name].data_ptr() != tensor.data_ptr() for name, tensor in views.items() if len(tensor))
+    loaded = load_checkpoint(tmp_path / "state", "a")
+    assert loaded is not None
+    assert all(torch.equal(loaded[1][name], tensor) for name, tensor in (whole | views).items())
 
 
 @pytest.mark.parametrize("damage", ["absent", "other", "cut", "text"])

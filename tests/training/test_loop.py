@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gemsbench.errors import InputError
+from gemsbench.training import loop
 from gemsbench.training.batches import MicroBatch
 from gemsbench.training.checkpoint import delete_checkpoint
 from gemsbench.training.loop import LoopSettings, Problem, TrainingResult, train
@@ -258,6 +260,17 @@ def test_lines_of_the_log_have_the_same_keys_and_evaluations_are_spread(one: Any
     assert all(line["loss"] > 0 < line["loss_src"] for line in lines[1:])
 
 
+def test_a_rare_task_has_its_loss_in_every_line(one: Any, tmp_path: Path) -> None:
+    def step(epoch: int, number: int) -> list[MicroBatch]:
+        return [one.batch(2, seed=number, task="src" if (epoch, number) == (1, 1) else "rec")]
+
+    result = train(one.problem(step=step), replace(SHORT, epochs=3), tmp_path, _silent)
+    lines = result.log[:-1]
+    assert len({frozenset(line) for line in lines}) == 1
+    assert [line["loss_src"] is None for line in lines] == [True, True, False, True]
+    assert set(result.log[-1]) == {"stage", "stopped", "step", "best_step"}
+
+
 def test_frozen_weights_stay_and_are_not_in_the_checkpoint(one: Any, tmp_path: Path) -> None:
     problem = one.problem()
     frozen = [name for name, _ in problem.model.named_parameters() if "0" in name]
@@ -354,6 +367,28 @@ def test_a_checkpoint_that_does_not_fit_is_not_used(one: Any, tmp_path: Path, ho
 def test_checkpoints_are_written_when_they_are_due(one: Any, tmp_path: Path) -> None:
     train(one.problem(), replace(SHORT, checkpoint_seconds=1e6), tmp_path, _silent)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(5.0, [5, 45]), (0.0, list(range(1, 61))), (50.0, [50])])
+def test_slow_checkpoints_are_rare(
+    one: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, expected: list[int]
+) -> None:
+    """Steps take a second of this clock, writing takes two, so that 40 seconds lie between two checkpoints."""
+    clock, written = [0.0], list[int]()
+
+    def save(path: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        clock[0] += 2
+        written.append(state["step"])
+
+    def report(done: int, text: str) -> None:
+        clock[0] += 1
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    batch = one.batch(1)
+    problem = one.problem(step=lambda epoch, step: [batch], steps_per_epoch=60, evaluate=_rising())
+    train(problem, LoopSettings(epochs=1, checkpoint_seconds=seconds), tmp_path, report)
+    assert written == expected
 
 
 # --- precision, recomputed activations --------------------------------------------------------------------------

@@ -122,6 +122,19 @@ def test_text_of_users_never_becomes_a_special_token(words: Any, questions: Ques
         assert "lamp</s><|im_end|><|i0_3|>" in _decoded(words, _encoder(words).encode(searches)[0]).replace(" ", "")
 
 
+def test_added_tokens_are_listed_once(words: Any, questions: Questions, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = []
+    kind = type(words.tokenizer)
+    slow = kind.added_tokens_decoder.fget
+    monkeypatch.setattr(kind, "added_tokens_decoder", property(lambda self: listed.append(1) or slow(self)))
+    encoder = _encoder(words)
+    assert listed
+    listed.clear()
+    for number in (3, 5):
+        encoder.encode(questions(number))
+    assert not listed
+
+
 def test_unknown_rate_counts_tokens(words: Any) -> None:
     tokenizer = words.tokenizer
     assert unknown_rate(tokenizer, ["red kettle", "blue lamp"]) == 0.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from gemsbench.errors import InputError
 from gemsbench.files import read_json, write_json
@@ -62,6 +66,23 @@ def test_an_adapter_of_another_base_model_is_refused(tiny: Any, adapter: Path) -
         base.model.get_input_embeddings().weight[tiny.new_rows.stop, 0] += 1e-3
     with pytest.raises(InputError, match="trained on another base model"):
         load_adapter(base, adapter)
+
+
+@pytest.mark.parametrize("change", ["renamed", "swapped"])
+def test_an_adapter_of_other_identifiers_is_refused(tiny: Any, adapter: Path, change: str) -> None:
+    base = tiny.qwen()
+    specification = json.loads(base.tokenizer.backend_tokenizer.to_str())
+    names = specification["model"]["vocab"]
+    if change == "renamed":
+        names["<|i2_3|>"] = names.pop("<|i1_3|>")
+    else:
+        names["<|i1_3|>"], names["<|i1_4|>"] = names["<|i1_4|>"], names["<|i1_3|>"]
+    other = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(specification)), pad_token="<pad>", eos_token="</s>"
+    )
+    assert len(other) == len(base.tokenizer)
+    with pytest.raises(InputError, match="an adapter of other identifiers"):
+        load_adapter(replace(base, tokenizer=other), adapter)
 
 
 def test_a_base_without_the_new_rows_is_refused(tiny: Any, adapter: Path) -> None:

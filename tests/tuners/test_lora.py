@@ -86,6 +86,32 @@ def test_head_rows_equal_input_rows_after_training(tiny: Any) -> None:
     assert merged.lm_head.weight is merged.model.embed_tokens.weight
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_merging_copies_nothing_on_the_device_and_changes_no_training(
+    tiny: Any, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"dropout": 0.0, **EAGER}
+    tuned, twin = (_prepare(tiny, tiny.qwen(dtype=dtype), **settings) for _ in range(2))
+    taught = tiny.lessons(12)
+    for each in (tuned, twin):
+        tiny.train(KIND, each, taught, 3)
+
+    def refuse(tensor: Tensor, memo: object) -> None:
+        raise AssertionError("a tensor is copied where it lies")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tensor, "__deepcopy__", refuse)
+        patch.setattr(torch.nn.Parameter, "__deepcopy__", refuse)
+        merged = tuned.merged().model
+    theirs = {parameter.data_ptr() for parameter in merged.parameters()}
+    assert not theirs & {parameter.data_ptr() for parameter in tuned.model.parameters()}
+    assert {parameter.dtype for parameter in merged.parameters()} == {torch.float32}
+    for each in (tuned, twin):
+        tiny.train(KIND, each, taught, 2)
+    after = dict(tuned.model.named_parameters())
+    assert all(torch.equal(after[name], parameter) for name, parameter in twin.model.named_parameters())
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_merged_and_unmerged_agree(tiny: Any, checkpointing: bool) -> None:
     settings = LoRASettings(rank=4, alpha=8, **EAGER)  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ class PretrainingSettings:
     heldout_share: float = 0.05  # of the documents
     learning_rate: float = 5e-3  # AdamW's peak, linear warmup and decay
     threads: int = 1  # of torch; results are bit-identical for a fixed number
-    checkpoint_seconds: float = 30.0  # at most this much work is lost by a kill
+    checkpoint_seconds: float = 30.0  # about this much work is lost by a kill
 
     def __post_init__(self) -> None:
         _check_at_least(self, {"tokens_per_step": 1, "evaluations": 1, "threads": 1, "checkpoint_seconds": 0})

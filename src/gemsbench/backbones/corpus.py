@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,15 @@ class Corpus:
 
     train: Sequence[str]
     heldout: Sequence[str]
+
+
+@contextmanager
+def text_file(documents: Sequence[str]) -> Iterator[Path]:
+    """Within the block: a temporary file that `read_corpus` reads, with blank lines between the documents (UTF-8)."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "corpus.txt"
+        path.write_text("\n\n".join(documents), encoding="utf-8")
+        yield path
 
 
 def read_corpus(path: Path, heldout_share: float) -> Corpus:

@@ -45,7 +45,7 @@ def check_folder(path: Path, spec: BackboneSpec | None = None) -> ModelFolder:
         raise InputError(f"{path}: no such model folder. Make it first (gemsbench backbone NAME).")
     if not (path / "config.json").is_file():
         raise InputError(f"{path}: no config.json, so this is not a model folder. {_AGAIN}")
-    config = read_json(path / "config.json")
+    config = _json_object(path / "config.json")
     spec = spec or _recorded_spec(path)
     if spec is not None:
         catalogue.check_shapes(spec, config, str(path / "config.json"))
@@ -66,7 +66,9 @@ def check_folder(path: Path, spec: BackboneSpec | None = None) -> ModelFolder:
 def _recorded_spec(path: Path) -> BackboneSpec | None:
     if not (path / catalogue.RECORD).is_file():
         return None
-    name = read_json(path / catalogue.RECORD).get("backbone", "")
+    name = _json_object(path / catalogue.RECORD).get("backbone")
+    if not isinstance(name, str):
+        raise InputError(f"{path / catalogue.RECORD}: backbone is {name!r}, not the name of one. {_AGAIN}")
     if name not in catalogue.ALL:
         raise InputError(f"{path / catalogue.RECORD}: unknown backbone '{name}'. {nearest(name, catalogue.ALL)}")
     return catalogue.ALL[name]
@@ -77,8 +79,10 @@ def _kind(config: Mapping[str, Any], path: Path) -> Kind:
     for kind, architecture in ARCHITECTURES.items():
         if found == [architecture] and config.get("model_type") == kind:
             return kind
+    named = found if isinstance(found, list) else [found]
+    shown = ", ".join(str(name) for name in named if name) or "not named in config.json"
     raise InputError(
-        f"{path}: the architecture is {', '.join(found or ['not named in config.json'])}. Use a folder of "
+        f"{path}: the architecture is {shown} (model_type {config.get('model_type')}). Use a folder of "
         f"{' or '.join(ARCHITECTURES.values())}."
     )
 
@@ -87,7 +91,7 @@ def _weight_files(path: Path) -> list[Path]:
     if (path / WEIGHTS).is_file():
         return [path / WEIGHTS]
     if (path / SHARDS).is_file():
-        shards = [path / name for name in sorted(set(read_json(path / SHARDS).get("weight_map", {}).values()))]
+        shards = [path / name for name in _shard_names(path / SHARDS)]
         missing = [shard.name for shard in shards if not shard.is_file()]
         if missing or not shards:
             raise InputError(f"{path}: {SHARDS} names {', '.join(missing) or 'no files'}: not there. {_AGAIN}")
@@ -99,6 +103,20 @@ def _weight_files(path: Path) -> list[Path]:
             f"Convert them to {WEIGHTS} where you trust them."
         )
     raise InputError(f"{path}: no weights ({WEIGHTS}). {_AGAIN}")
+
+
+def _shard_names(index: Path) -> list[str]:
+    files = _json_object(index).get("weight_map", {})
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        raise InputError(f"{index}: weight_map does not give a file for each tensor. {_AGAIN}")
+    return sorted(set(files.values()))
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: not a JSON object. {_AGAIN}")
+    return values
 
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:

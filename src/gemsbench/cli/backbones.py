@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gemsbench.cli.data import corpus_of, fetch_source
 from gemsbench.cli.options import DEFAULT_CONFIG, Config, Out, Quiet
 
 if TYPE_CHECKING:
     from gemsbench.pipeline.job import Job
     from gemsbench.profile import Profile
 
-BackboneName = Annotated[str, typer.Argument(metavar="NAME", help="A backbone of the profile's blocks, e.g. t5-mini.")]
+BackboneName = Annotated[str, typer.Argument(metavar="NAME", help="A registered backbone, e.g. t5-mini.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,41 +25,39 @@ def register(app: typer.Typer) -> None:
 
 
 def backbone(name: BackboneName, config: Config = DEFAULT_CONFIG, out: Out = None, quiet: Quiet = False) -> None:
-    """Make a backbone of the profile: pre-train a stand-in on the profile's corpus, or download a pinned revision."""
+    """Make a backbone: pre-train a stand-in on the profile's corpus, or download a pinned revision."""
     from gemsbench.config import load_settings
     from gemsbench.pipeline.jobs import backbone_job
     from gemsbench.profile import load_profile
     from gemsbench.progress import quietly
-    from gemsbench.provenance import recording
-    from gemsbench.registry import BACKBONES, lookup, resolve
+    from gemsbench.provenance import declared_threads, recording
+    from gemsbench.registry import BACKBONES, resolve
 
     profile = load_profile(config)
-    lookup(dict.fromkeys(profile.tables.blocks.values()), name, f"backbone (not among the table blocks) of {config}")
     job = backbone_job(profile, name)
+    if any(not path.is_file() for input_name, path in job.inputs.items() if input_name.startswith("corpus/")):
+        fetch_source(profile, config, profile.corpus.name, quiet=quiet)
     folder = out or job.folder
-    with quietly(quiet), recording(folder, job):
+    with quietly(quiet), recording(folder, job, config) as notes:
         from gemsbench.training.pretraining import make_backbone
 
         spec = resolve(BACKBONES[name].target)
         settings = load_settings(spec.settings, profile.backbones.get(name, {}), f"{config}: backbones.{name}")
-        with _corpus_text(profile, job) as text:
+        notes["threads"] = declared_threads(settings)
+        with _corpus_text(profile, config, job) as text:
             make_backbone(spec, settings, text, folder, profile.data_seed)
     if not quiet:
         typer.echo(f"{name}: backbone in {folder}")
 
 
 @contextmanager
-def _corpus_text(profile: Profile, job: Job) -> Iterator[Path | None]:
-    """The documents of the profile's corpus in one temporary file, blank lines between them; None for a hub model."""
-    from gemsbench.config import load_settings
-    from gemsbench.registry import CORPORA, resolve
+def _corpus_text(profile: Profile, config: Path, job: Job) -> Iterator[Path | None]:
+    """The text of the profile's corpus in a temporary file; None for a hub model, which needs none."""
+    from gemsbench.backbones.corpus import text_file
 
     if not job.inputs:
         yield None
         return
-    corpus = resolve(CORPORA[profile.corpus.name])
-    settings = load_settings(corpus.settings, profile.corpus.settings, f"profile '{profile.profile}': corpus.settings")
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / f"{corpus.name}.txt"
-        path.write_text("\n\n".join(corpus.load(job.raw_folder, settings)), encoding="utf-8")
+    corpus, settings = corpus_of(profile, config)
+    with text_file(corpus.load(job.raw_folder, settings)) as path:
         yield path

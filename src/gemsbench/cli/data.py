@@ -53,7 +53,8 @@ def _recipe(profile: Profile, config: Path, name: str) -> tuple[Recipe, Any]:
     return recipe, load_settings(recipe.settings, values, f"{config}: recipes.{name}")
 
 
-def _corpus(profile: Profile, config: Path) -> tuple[Corpus, Any]:
+def corpus_of(profile: Profile, config: Path) -> tuple[Corpus, Any]:
+    """The corpus of a profile and its settings; raises InputError naming a wrong setting."""
     from gemsbench.config import load_settings
     from gemsbench.registry import CORPORA, resolve
 
@@ -64,20 +65,29 @@ def _corpus(profile: Profile, config: Path) -> tuple[Corpus, Any]:
 @app.command()
 def fetch(recipe: SourceName, config: Config = DEFAULT_CONFIG, quiet: Quiet = False) -> None:
     """Put the raw files of a recipe or corpus in place: download, mirror or DVC remote, each checked; or simulate."""
+    from gemsbench.profile import load_profile
+    from gemsbench.registry import lookup
+
+    profile = load_profile(config)
+    corpus = (profile.corpus.name,) if profile.corpus.name else ()
+    lookup(dict.fromkeys((*profile.recipes, *corpus)), recipe, f"recipe or corpus of {config}")
+    fetch_source(profile, config, recipe, quiet=quiet)
+
+
+def fetch_source(profile: Profile, config: Path, name: str, *, quiet: bool) -> None:
+    """Put the raw files of a recipe of the profile, or of its corpus, in place and record where they come from."""
     from contextlib import nullcontext
 
     from gemsbench.data.fetch import fetch as fetch_files
     from gemsbench.pipeline.jobs import fetch_job
-    from gemsbench.profile import load_profile
     from gemsbench.provenance import recording
 
-    profile = load_profile(config)
-    source, settings = _corpus(profile, config) if recipe == profile.corpus.name else _recipe(profile, config, recipe)
-    job = fetch_job(profile, recipe)  # None for the user's own files
-    with recording(job.folder, job) if job else nullcontext():
+    source, settings = corpus_of(profile, config) if name == profile.corpus.name else _recipe(profile, config, name)
+    job = fetch_job(profile, name)  # None for the user's own files
+    with recording(job.folder, job, config) if job else nullcontext():
         folder = fetch_files(source, settings, profile.data_seed, Path(), quiet=quiet)
     if not quiet:
-        typer.echo(f"{recipe}: raw files in {folder}")
+        typer.echo(f"{name}: raw files in {folder}")
 
 
 @app.command()
@@ -90,7 +100,7 @@ def prepare(recipe: RecipeName, config: Config = DEFAULT_CONFIG, out: Out = None
     chosen = choose(config, recipe)
     folder = out or chosen.prepared
     job = prepare_job(chosen.profile, recipe)
-    with recording(folder, job):
+    with recording(folder, job, config):
         prepare_tables(
             chosen.recipe,
             chosen.settings,

@@ -32,16 +32,17 @@ def train(
 ) -> None:
     """Fit a method on the training split and score the test candidates; resumes where it was stopped."""
     from gemsbench.files import read_json
-    from gemsbench.methods.run import DIAGNOSTICS, MODEL, fit_and_score
+    from gemsbench.methods.run import DIAGNOSTICS, MODEL, build_method, fit_and_score
     from gemsbench.pipeline.jobs import train_job
-    from gemsbench.provenance import recording
+    from gemsbench.provenance import declared_threads, recording
 
     profile = load_profile(config)
     run = chosen_run(profile, Run(recipe, backbone, method, seed))
     results = results_folder(profile.profile)
     folder = out or run.folder(results)
     weights = None if run.backbone == NO_BACKBONE else _made_backbone(profile, run.backbone, config)
-    with recording(folder, train_job(profile, run)) as notes:
+    with recording(folder, train_job(profile, run), config) as notes:
+        notes["threads"] = declared_threads(build_method(method, profile)[1])
         pack = results / "prepared" / recipe
         fit_and_score(method, profile, run, pack, folder, backbone=weights, quiet=quiet)
         diagnostics = folder / MODEL / DIAGNOSTICS
@@ -52,14 +53,21 @@ def train(
 
 
 def _made_backbone(profile: Profile, name: str, config: Path) -> Path:
-    """The folder of a backbone of the profile; raises InputError while a file of it is missing."""
+    """The folder of a backbone of the profile; raises InputError while a file of it is missing or out of date."""
     from gemsbench.pipeline.jobs import backbone_job
+    from gemsbench.pipeline.state import judge
 
     job = backbone_job(profile, name)
     absent = next((path for path in job.outputs.values() if not path.is_file()), None)
     if absent is not None:
         raise InputError(
             f"{absent}: missing, so there is no backbone to tune. Make it first: "
+            f"`gemsbench backbone {name} --config {config}`."
+        )
+    verdict, reason = judge(job)
+    if verdict != "current":
+        raise InputError(
+            f"{job.folder}: not the backbone of the present settings, inputs and code ({reason}). Make it again: "
             f"`gemsbench backbone {name} --config {config}`."
         )
     return job.folder

@@ -23,7 +23,7 @@ def tables(config: Config = DEFAULT_CONFIG, out: Out = None, quiet: Quiet = Fals
     profile = load_profile(config)
     results = results_folder(profile.profile)
     folder = out or results / "tables"
-    with recording(folder, tables_job(profile)):
+    with recording(folder, tables_job(profile), config):
         write_tables(profile, results, folder)
     if not quiet:
         typer.echo(f"tables in {folder} (open {folder / 'index.html'})")
@@ -39,7 +39,7 @@ def figures(config: Config = DEFAULT_CONFIG, out: Out = None, quiet: Quiet = Fal
     profile = load_profile(config)
     results = results_folder(profile.profile)
     folder = out or results / "figures"
-    with recording(folder, figures_job(profile)):
+    with recording(folder, figures_job(profile), config):
         write_figures(profile, results, folder)
     if not quiet:
         typer.echo(f"figures in {folder}")

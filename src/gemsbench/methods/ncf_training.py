@@ -55,7 +55,7 @@ class NCFSettings:
     finetune_optimizer: Literal["sgd", "adam"] = "sgd"  # of NeuMF after pre-training
     finetune_learning_rate: float = 5e-3
     threads: int = 1  # of torch; results are bit-identical for a fixed number
-    checkpoint_seconds: float = 30.0  # at most this much work is lost by a kill
+    checkpoint_seconds: float = 30.0  # about this much work is lost by a kill
 
     def __post_init__(self) -> None:
         least = {"factors": 1, "hidden_layers": 1, "negatives": 1, "batch_size": 1, "epochs": 1, "patience": 1}

@@ -37,6 +37,7 @@ class Job:
     provenance: str = provenance.FILE_NAME
     pins: Mapping[str, str] = field(default_factory=dict)
     replaceable: tuple[str, ...] = ()  # inputs that are made again from code and settings which this job has too
+    maker: Job | None = None  # the job that makes the replaceable inputs, where its record outlives them
 
     @property
     def raw_folder(self) -> Path:

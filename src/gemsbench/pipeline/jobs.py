@@ -39,7 +39,6 @@ TORCH = Path("envs/torch.txt")  # the one package that the lock leaves out
 # Where the work of each verb starts; targets that the registry names (of a recipe, method, tuner ...) come on top.
 PREPARE_CODE = "gemsbench.protocol.prepare:prepare"
 PRETRAIN_CODE = "gemsbench.training.pretraining:make_backbone"
-DOWNLOAD_CODE = "gemsbench.backbones.hub:fetch_hub_model"
 TRAIN_CODE = "gemsbench.methods.run:fit_and_score"
 EVALUATE_CODE = "gemsbench.evaluation.evaluation:evaluate"
 TABLES_CODE = "gemsbench.report.tables:write_tables"
@@ -103,9 +102,11 @@ def backbone_job(profile: Profile, name: str, out: Path | None = None) -> Job:
     outputs = {file: folder / file for file in spec.files}
     where = f"profile '{profile.profile}', backbones: {name}"
     values: Any = load_settings(spec.settings, profile.backbones.get(name, {}), where)
-    settings = {"backbone": name, "settings": settings_dict(values)}
+    settings = {"backbone": name, "target": target, "settings": settings_dict(values)}
     if spec.repository:
-        return Job("backbone", name, folder, settings, outputs=outputs, code=(DOWNLOAD_CODE, target))
+        # No code: the revision decides the files, and an edit here must not download gigabytes again.
+        pinned = {"repository": spec.repository, "revision": spec.revision, "files": list(spec.files)}
+        return Job("backbone", name, folder, {**settings, **pinned}, outputs=outputs)
     raw = _corpus_job(profile, name)
     corpus = {f"corpus/{file}": path for file, path in raw.outputs.items()}
     return Job(
@@ -150,6 +151,7 @@ def train_job(profile: Profile, run: Run, out: Path | None = None) -> Job:
             "method": run.method,
             "seed": run.seed,
             **({"backbone_made_with": dict(backbone.settings), "tuner": tuner} if backbone else {}),
+            **({"tuner_target": registry.TUNERS[tuner]} if backbone else {}),
         },
         inputs={
             **_pack(results_folder(profile) / "prepared" / run.recipe),
@@ -161,6 +163,7 @@ def train_job(profile: Profile, run: Run, out: Path | None = None) -> Job:
         unversioned={"model": folder / "model"},
         code=(TRAIN_CODE, entry.target, *((registry.TUNERS[tuner], *backbone.code) if backbone else ())),
         replaceable=tuple(weights),
+        maker=backbone,
     )
 
 
@@ -271,7 +274,8 @@ def _source_settings(profile: Profile, name: str) -> dict[str, Any]:
     source: Recipe | Corpus = registry.resolve(_source_target(name))
     settings: Any = load_settings(source.settings, profile.corpus.settings if corpus else profile.recipes[name], where)
     key = "corpus" if corpus else "recipe"
-    return {key: name, "settings": settings_dict(settings), "data_seed": profile.data_seed}
+    made_by = {"target": registry.CORPORA[name]} if corpus else {}
+    return {key: name, **made_by, "settings": settings_dict(settings), "data_seed": profile.data_seed}
 
 
 def _own_files(settings: Mapping[str, Any]) -> dict[str, Path]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gemsbench.pipeline.job import ON_DEMAND, Job, content_hash
 from gemsbench.pipeline.resources import benchmark_path
@@ -102,13 +102,33 @@ def judge(job: Job) -> tuple[Verdict, str]:
     if record is None:
         return "stale", f"{path} is missing"
     recorded = record.get("identity", {})
-    identity = job.identity(known=recorded.get("inputs", {}))
-    if identity is None:
+    present = _identity(job, recorded)
+    if present is None:
         return "stale", "an input is missing"
-    present = identity.as_json()
     changed = [part for part in present if present[part] != recorded.get(part)]
     if changed:
         return "stale", f"other {', '.join(changed)}"
     hashes = record.get("outputs", {})
     altered = [name for name, output in job.outputs.items() if content_hash(output) != hashes.get(name)]
     return ("stale", f"{altered[0]} was altered") if altered else ("current", "")
+
+
+def _identity(job: Job, recorded: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What decides the result of a job now; missing replaceable inputs count as what they were last made as.
+
+    That is what the record of their maker says, if it is that of the maker's present settings, inputs and code; else
+    what they were when the job ran.
+    """
+    identity = job.identity(known={**recorded.get("inputs", {}), **_made(job)})
+    return None if identity is None else identity.as_json()
+
+
+def _made(job: Job) -> dict[str, str]:
+    """Input -> hash of the file that its maker made last, by the maker's record; empty while that is out of date."""
+    maker = job.maker
+    record = read_record(maker.provenance_path) if maker and maker.provenance_path else None
+    if maker is None or record is None or _identity(maker, record.get("identity", {})) != record.get("identity"):
+        return {}
+    outputs = {path: name for name, path in maker.outputs.items()}
+    hashes = record.get("outputs", {})
+    return {name: hashes[outputs[path]] for name, path in job.inputs.items() if outputs.get(path) in hashes}

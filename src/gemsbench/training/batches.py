@@ -52,8 +52,9 @@ class MicroBatch:
 class Batches:
     """The micro-batches of every step of every epoch, a function of (examples, sizes, seed) alone.
 
-    A step takes batch_size examples, give or take one per task: every task in its natural proportion. kind t5: prompt
-    and target apart (input_ids, attention_mask, labels); qwen2: prompt and target in one row, labels on the target.
+    A step takes batch_size examples, give or take one per task: every task in its natural proportion, so a task with
+    fewer examples than steps is missing in some. kind t5: prompt and target apart (input_ids, attention_mask, labels);
+    qwen2: prompt and target in one row, labels on the target.
     """
 
     def __init__(

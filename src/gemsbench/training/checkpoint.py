@@ -19,10 +19,23 @@ _STATE = "state"
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write state (JSON) and tensors; a kill at any moment leaves the old file or the new one."""
-    # On the host, so that a checkpoint needs no memory of the device; safetensors refuses tensors that share memory.
-    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(copies, temporary, metadata={_STATE: canonical_json(dict(state))})
+        save_file(_on_host(tensors), temporary, metadata={_STATE: canonical_json(dict(state))})
+
+
+def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, contiguous, each with memory of its own; copied only where they are not so already."""
+    ready: dict[str, Tensor] = {}
+    taken = set[int]()
+    for name, tensor in tensors.items():
+        # First to the host, so that a checkpoint needs no memory of the device.
+        host = tensor.detach().cpu().contiguous()
+        storage = host.untyped_storage()
+        if storage.nbytes() != host.nbytes or storage.data_ptr() in taken:  # safetensors refuses shared memory
+            host = host.clone()
+        ready[name] = host
+        taken.add(host.untyped_storage().data_ptr())
+    return ready
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:

@@ -1,4 +1,7 @@
-"""Which examples make each step of an epoch: all tasks in every step, rows of similar length together."""
+"""Which examples make each step of an epoch: tasks in natural proportion, rows of similar length together.
+
+A task with at least as many examples as the epoch has steps is in every step; a rarer one is missing in some.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The one training loop of all language models: accumulate, clip, step, evaluate, keep the best, resume after a kill.
 
-Everything random is a function of (seed, step), and batches are the problem's own function of (epoch, step): a run
-that was killed and one that was not end with the same bits. Nothing depends on the clock but when checkpoints are
-written. Memory that runs out halves the micro-batches from there on, which changes the random numbers of dropout; the
-log says so.
+Everything random is a function of (seed, step), and batches are the problem's own function of (epoch, step): on the
+CPU a run that was killed and one that was not end with the same bits (CUDA kernels are not asked to be deterministic).
+Nothing depends on the clock but when checkpoints are written. Memory that runs out halves the micro-batches from there
+on, which changes the random numbers of dropout; the log says so.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from gemsbench.training.threads import torch_threads
 __all__ = ["LoopSettings", "MicroBatch", "Problem", "TrainingResult", "train"]
 
 CRITERION = "criterion"
+_WAIT_PER_WRITE = 20  # a checkpoint of D seconds is followed by at least 20 D without one: 5 % of the time at most
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def train(
 
     report is called after each step with (steps done, text); all steps are settings.epochs * problem.steps_per_epoch.
     The log has one line per evaluation (the first one before the first step), one per shortage of memory, and one at
-    the end. The checkpoint is left to the caller, who deletes it (checkpoint.delete_checkpoint) once the model is
+    the end. Lines of evaluations have a loss of every task met in the training, None where it was not met since the
+    line before. The checkpoint is left to the caller, who deletes it (checkpoint.delete_checkpoint) once the model is
     saved. Raises InputError when there is nothing to train on, when a loss, gradient or criterion is not finite, and
     when one row does not fit into memory.
     """
@@ -128,6 +130,7 @@ class _Run:
         self.state, self.best = _State(), dict[str, Tensor]()
         self._restore()
         self._saved_at = self._began = time.monotonic()
+        self._write_seconds = 0.0  # of the last checkpoint
 
     def run(self, report: Callable[[int, str], None]) -> TrainingResult:
         state, settings = self.state, self.settings
@@ -138,12 +141,12 @@ class _Run:
             if (state.step - 1) % self.problem.steps_per_epoch + 1 in self.evaluated_after:
                 self._evaluate()
             report(state.step, f"epoch {self._epoch:.2f}, best {state.criterion:.4f} at step {state.best_step}")
-            if time.monotonic() - self._saved_at >= settings.checkpoint_seconds:
+            if self._is_checkpoint_due():
                 self._save()
         self._load_weights(self.best)
         stopped: Literal["patience", "epochs"] = "patience" if state.unimproved >= settings.patience else "epochs"
         end = {"stage": "end", "stopped": stopped, "step": state.step, "best_step": state.best_step}
-        return TrainingResult(stopped, state.best_step, state.criterion, [*state.log, end])
+        return TrainingResult(stopped, state.best_step, state.criterion, [*_with_all_losses(state.log), end])
 
     @property
     def _epoch(self) -> float:
@@ -204,7 +207,14 @@ class _Run:
             for name, parameter in self.trainable.items():
                 parameter.copy_(tensors[name])
 
+    def _is_checkpoint_due(self) -> bool:
+        wait = self.settings.checkpoint_seconds
+        if wait:  # 0: after every step, however long that takes
+            wait = max(wait, _WAIT_PER_WRITE * self._write_seconds)
+        return time.monotonic() - self._saved_at >= wait
+
     def _save(self) -> None:
+        began = time.monotonic()
         self._seconds()
         tensors: dict[str, Tensor] = {f"model/{name}": p for name, p in self.trainable.items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
@@ -212,6 +222,7 @@ class _Run:
         tensors |= {f"optimizer/{name}": tensor for name, tensor in moments.items()}
         save_checkpoint(self.path, {"fingerprint": self.problem.fingerprint, **asdict(self.state)}, tensors)
         self._saved_at = time.monotonic()
+        self._write_seconds = self._saved_at - began
 
     def _restore(self) -> None:
         loaded = load_checkpoint(self.path, self.problem.fingerprint)
@@ -226,3 +237,9 @@ class _Run:
         self.stepper.row_limit = self.state.row_limit
         self._load_weights(weights)
         restore_optimizers([self.problem.optimizer], below(tensors, "optimizer/"))
+
+
+def _with_all_losses(log: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The log with the losses of all tasks in each line of an evaluation: a rare task shows up in a later one only."""
+    names = sorted({name for line in log for name in line if name.startswith("loss_")})
+    return [{**line, **{name: line.get(name) for name in names if line["stage"] == "train"}} for line in log]

@@ -14,7 +14,9 @@ class LoopSettings:
     """How one language model is trained; raises InputError for values out of range.
 
     Defaults: prompts-and-protocol.md section 10 and the common part of the methods' published settings (AdamW with
-    linear decay after a warm-up of 3 %, gradient norm at most 1).
+    linear decay after a warm-up of 3 %, gradient norm at most 1). One deviates: section 10 evaluates language models
+    every 10 % of an epoch (evaluations_per_epoch 10), here it is once per epoch; patience counts evaluations, so 5 of
+    them are 5 epochs here and half an epoch there.
     """
 
     epochs: int = 20  # at most; patience ends the training earlier
@@ -27,7 +29,7 @@ class LoopSettings:
     max_grad_norm: float = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, weights and optimizer state stay as they are
     activation_checkpointing: bool = False
-    checkpoint_seconds: float = 60.0  # about this much work is lost by a kill
+    checkpoint_seconds: float = 60.0  # work lost by a kill, more where writing is slow; 0: after every step
     threads: int = 1  # of torch; results are bit-identical for a fixed number
 
     def __post_init__(self) -> None:

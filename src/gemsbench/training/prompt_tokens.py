@@ -15,7 +15,7 @@ import polars as pl
 from gemsbench.errors import InputError
 from gemsbench.evaluation.ragged import Int64Array, flatten, offsets_of
 from gemsbench.protocol.prompts import EMPTY, INSTRUCTIONS, SEPARATOR, TAGS, TASK_NAMES
-from gemsbench.training.text_tokens import plain_tokens, template_tokens, unknown_rate
+from gemsbench.training.text_tokens import added_ids, plain_tokens, template_tokens, unknown_rate
 from gemsbench.training.token_lists import Int32Array, TokenLists
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _HEAD, _TAIL, _NONE, _ENTRY = 0, 2, 4, 5
 
 
 class PromptTokens:
-    """Encodes questions for one tokenizer and one table of identifiers.
+    """Encodes questions for one tokenizer, to which no token is added any more, and one table of identifiers.
 
     kind t5: the prompt ends with </s>; qwen2: it is one user turn of the tokenizer's chat template with the generation
     prompt. item_tokens: int32 [n_items + 1, L], row = item_id, -1 = no token. max_length: most tokens of a prompt.
@@ -49,7 +49,7 @@ class PromptTokens:
     ) -> None:
         self.max_length = max_length
         self.end_token = _end_token(tokenizer, kind)
-        self._tokenizer = tokenizer
+        self._tokenizer, self._added = tokenizer, added_ids(tokenizer)
         self._has_identifier: BoolArray = np.any(item_tokens >= 0, axis=1)
         opening, closing = _chat_turn(tokenizer) if kind == "qwen2" else ("", "")
         heads = template_tokens(tokenizer, [f"{opening}Task: {name}\nHistory:" for name in TASK_NAMES.values()])
@@ -70,7 +70,8 @@ class PromptTokens:
         self._reject_unnamed_items(questions["hist_items"])
         distinct = questions.select(pl.col("query").unique(maintain_order=True)).with_row_index("number")
         numbers = questions.select("query").join(distinct, on="query", how="left", maintain_order="left")["number"]
-        queries = plain_tokens(self._tokenizer, [f"\nQuery: {query or EMPTY}" for query in distinct["query"]])
+        texts = [f"\nQuery: {query or EMPTY}" for query in distinct["query"]]
+        queries = plain_tokens(self._tokenizer, texts, self._added)
         pieces = TokenLists.join([self._constant, queries])
         rows = questions.select("task", "hist_items", "hist_tasks", query_number=numbers.cast(pl.Int64))
         parts = [self._assemble(part, pieces) for part in rows.iter_slices(_QUESTIONS_AT_A_TIME)]

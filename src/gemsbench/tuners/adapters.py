@@ -1,11 +1,12 @@
-"""Adapter files: peft's two files, and a third that says which base weights the adapter belongs to."""
+"""Adapter files: peft's two files, and a third: base weights and tokens the adapter belongs to."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,11 +16,14 @@ from torch import Tensor
 from gemsbench.errors import InputError
 from gemsbench.files import read_json, write_json
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
 WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 RECORD = "adapter.json"
 UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-RECORD_KEYS = {"base_sha256": str, "first_row": int, "n_rows": int, "peft": str, "settings": dict}
+RECORD_KEYS = {"base_sha256": str, "tokens_sha256": str, "first_row": int, "n_rows": int, "peft": str, "settings": dict}
 
 
 def base_sha256(weights: Mapping[str, Tensor], token_matrices: set[str], new_rows: range) -> str:
@@ -36,6 +40,12 @@ def base_sha256(weights: Mapping[str, Tensor], token_matrices: set[str], new_row
         for part in parts:
             digest.update(part.to("cpu", torch.float32).contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def tokens_sha256(tokenizer: PreTrainedTokenizerFast, new_rows: range) -> str:
+    """sha256 over the token strings of new_rows, in order; an id without a token counts as null."""
+    names = tokenizer.convert_ids_to_tokens(list(new_rows))
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
 
 def write_adapter(

@@ -2,7 +2,9 @@
 
 W' = W + (alpha / r) B A on every linear layer except the head; B = 0 at the start, so step 0 is the base model.
 Rows of new tokens are trained beside it (`trainable_token_indices`): frozen random rows would make identifiers
-meaningless. peft's other way, `modules_to_save=["embed_tokens"]`, is not used: on a tied model it trains the input
+meaningless. peft's input embedding copies the whole matrix in every forward pass to put these rows in (at 427,000 rows
+of width 2,048 that is 1.7 GB in bf16, twice that in fp32); only the head avoids such a copy (LoRATuned.head). peft's
+other way, `modules_to_save=["embed_tokens"]`, is not used: on a tied model it trains the input
 matrix and leaves the old one in the head. Only tied causal models can have new rows: on untied ones and on T5 peft
 trains none, or the rows of one matrix only, without saying so. Adapters and rows are fp32 also over a bf16 base.
 """
@@ -26,7 +28,7 @@ from gemsbench import seeds
 from gemsbench.backbones.loading import Backbone, save_backbone
 from gemsbench.config import load_settings, settings_dict
 from gemsbench.errors import InputError
-from gemsbench.tuners.adapters import RECORD, WEIGHTS, base_sha256, read_adapter, write_adapter
+from gemsbench.tuners.adapters import RECORD, WEIGHTS, base_sha256, read_adapter, tokens_sha256, write_adapter
 from gemsbench.tuners.parameters import (
     check_new_rows,
     check_ranges,
@@ -106,8 +108,12 @@ class LoRATuned:
             return torch.cat([linear(hidden, part.float()) for part in (before, self.rows, after)], dim=-1)
 
     def merged(self) -> Backbone:
-        """A copy on the CPU with adapters and rows merged into plain fp32 weights; training may go on."""
-        model = copy.deepcopy(self.peft_model).to("cpu", torch.float32).merge_and_unload()
+        """A copy on the CPU with adapters and rows merged into plain fp32 weights; training may go on.
+
+        It takes no memory of the device: weights and buffers are copied straight to the CPU.
+        """
+        made = _copies_on_cpu(self.peft_model)  # deepcopy takes these instead of copying; tied weights stay tied
+        model = copy.deepcopy(self.peft_model, made).to("cpu", torch.float32).merge_and_unload()
         return Backbone(self.backbone.kind, model, self.backbone.tokenizer)
 
     def save(self, folder: Path) -> None:
@@ -115,6 +121,7 @@ class LoRATuned:
         save_backbone(self.merged(), folder)
         record = {
             "base_sha256": base_sha256(self.base, self._matrix_names(), self.new_rows),
+            "tokens_sha256": tokens_sha256(self.backbone.tokenizer, self.new_rows),
             "first_row": self.new_rows.start,
             "n_rows": len(self.new_rows),
             "peft": peft.__version__,
@@ -174,8 +181,9 @@ class LoRA:
 def load_adapter(backbone: Backbone, folder: Path) -> LoRATuned:
     """Put the adapter of a saved folder/adapter into backbone.model, whose tokens have been added.
 
-    Raises InputError when the adapter belongs to other base weights, when the model or the adapter lacks the rows of
-    the new tokens, and for missing, damaged or pickled files.
+    Raises InputError when the adapter belongs to other base weights, when the new tokens have other names or another
+    order, when the model or the adapter lacks their rows, and for missing, damaged or pickled files. Which item has
+    which tokens is not recorded: codes of equal sizes have equal tokens.
     """
     weights, record = read_adapter(folder)
     new_rows = range(record["first_row"], record["first_row"] + record["n_rows"])
@@ -187,6 +195,11 @@ def load_adapter(backbone: Backbone, folder: Path) -> LoRATuned:
         raise InputError(
             f"{folder / RECORD}: this adapter was trained on another base model (sha256 of the weights differs). "
             "Load it on the backbone it was trained on, or train it again on this one."
+        )
+    if tokens_sha256(backbone.tokenizer, new_rows) != record["tokens_sha256"]:
+        raise InputError(
+            f"{folder / RECORD}: an adapter of other identifiers (tokens {new_rows.start}..{new_rows.stop - 1} have "
+            "other names in this tokenizer). Add the tokens of the identifiers it was trained with, or train it again."
         )
     settings = load_settings(LoRASettings, record["settings"], str(folder / RECORD))
     tuned = LoRA().prepare(settings, backbone, new_rows)
@@ -205,6 +218,15 @@ def _require_one_matrix(backbone: Backbone) -> None:
             f"LoRA cannot train the rows of new tokens on this {backbone.kind} backbone: its input embedding and head "
             "are not one tied matrix, and peft would leave rows frozen. Use tuner 'full', or a tied causal model."
         )
+
+
+def _copies_on_cpu(module: nn.Module) -> dict[int, Any]:
+    """Copies of parameters and buffers in their own precision, by the id of the original."""
+    copies: dict[int, Any] = {}
+    for parameter in module.parameters():
+        values = parameter.detach().to("cpu", copy=True)
+        copies[id(parameter)] = nn.Parameter(values, requires_grad=parameter.requires_grad)
+    return copies | {id(buffer): buffer.detach().to("cpu", copy=True) for buffer in module.buffers()}
 
 
 def _rows(model: PreTrainedModel) -> nn.Parameter:
