@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -304,3 +305,14 @@ def test_saving_twice_gives_the_same_bytes(tiny: Any, tmp_path: Path) -> None:
     assert all((tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes() for f in files)
     record = read_json(tmp_path / "one" / "adapter" / "adapter.json")
     assert (record["first_row"], record["n_rows"]) == (tiny.new_rows.start, len(tiny.new_rows))
+
+
+def test_saving_the_whole_embedding_instead_would_part_it_from_the_head(tiny: Any) -> None:
+    """Why rows are trained by trainable_token_indices: peft's other way breaks the tie and says nothing."""
+    config = LoraConfig(r=4, target_modules="all-linear", modules_to_save=["embed_tokens"])
+    model = get_peft_model(tiny.qwen().model, config).get_base_model()
+    trained = model.get_input_embeddings().modules_to_save["default"].weight
+    with torch.no_grad():
+        trained.add_(1.0)
+    assert model.config.tie_word_embeddings
+    assert not torch.equal(model.get_output_embeddings().weight, trained)

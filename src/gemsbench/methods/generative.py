@@ -36,7 +36,7 @@ from gemsbench.seeds import stream_seed
 from gemsbench.source_code import source_sha256
 from gemsbench.training.batches import Batches
 from gemsbench.training.checkpoint import delete_checkpoint
-from gemsbench.training.examples import Examples, training_examples
+from gemsbench.training.examples import VALIDATION_CASES, Examples, training_examples
 from gemsbench.training.loop import Problem, TrainingResult, train
 from gemsbench.training.loop_settings import LoopSettings
 from gemsbench.training.objective import identifier_loss
@@ -66,7 +66,7 @@ class GenerativeSettings:
     tuners: Mapping[str, TunerChoice] = field(default_factory=dict)  # kind of backbone (t5, qwen2) -> its tuner
     loop: LoopSettings = field(default_factory=LoopSettings)
     train_tasks: tuple[str, ...] = ("rec", "src")  # one alone is the single-task form of the method
-    validation_cases: int = 2000  # per task, at most
+    validation_cases: int = VALIDATION_CASES  # per task, at most
 
     def __post_init__(self) -> None:
         for kind in self.tuners:
@@ -76,10 +76,9 @@ class GenerativeSettings:
         if self.validation_cases < 1:
             raise InputError(f"validation_cases is {self.validation_cases}; it must be at least 1.")
 
-    def tuner_of(self, kind: str) -> TunerChoice:
-        """Tuner and loop of one kind of backbone, with their defaults filled in."""
-        choice = self.tuners.get(kind, TunerChoice())
-        return TunerChoice(choice.name or registry.DEFAULT_TUNERS[kind], choice.config, choice.loop or self.loop)
+    def loop_of(self, kind: str) -> LoopSettings:
+        """How a backbone of this kind is trained."""
+        return self.tuners.get(kind, TunerChoice()).loop or self.loop
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def fit_generative(
         raise InputError(f"{target.rpartition('.')[2]}: needs a backbone. Name one of the profile's with --backbone.")
     codes.require_injective()
     checkpoint = out.with_name(f"{out.name}.checkpoint")
-    loop = settings.tuner_of(check_folder(backbone).kind).loop or settings.loop
+    loop = settings.loop_of(check_folder(backbone).kind)
     with torch_threads(loop.threads):
         parts = assemble(settings, codes, data, backbone, seed)
         problem = _problem(parts, fingerprint(target, parts, backbone, seed), seed)
@@ -132,8 +131,8 @@ def fit_generative(
 def assemble(settings: GenerativeSettings, codes: ItemCodes, data: TrainingData, folder: Path, seed: int) -> Assembly:
     """Load the backbone, add a token per code, put the tuner in, and turn the cases into prompts and targets."""
     kind = check_folder(folder).kind
-    choice = settings.tuner_of(kind)
-    loop, name = choice.loop or settings.loop, choice.name
+    choice, loop = settings.tuners.get(kind, TunerChoice()), settings.loop_of(kind)
+    name = choice.name or registry.DEFAULT_TUNERS[kind]
     tuner: Tuner = registry.resolve(registry.lookup(registry.TUNERS, name, "tuner"))()
     half = loop.precision == "bf16"
     backbone = load_backbone(folder, torch.bfloat16 if half and tuner.frozen_base else torch.float32)

@@ -87,15 +87,6 @@ class Batches:
             batches += [(task, part) for part in np.array_split(rows, parts)]
         return batches
 
-    def padding_share(self, epoch: int) -> float:
-        """Share of padding among all input positions of an epoch."""
-        real = padded = 0
-        for step in range(self.steps_per_epoch):
-            for _, rows in self.rows(epoch, step):
-                real += int(self.lengths[rows].sum())
-                padded += int(self.lengths[rows].max()) * len(rows)
-        return 1 - real / padded
-
     def _tensors(self, rows: Int64Array) -> dict[str, Tensor]:
         prompts, targets = self.examples.prompts.take(rows), self.examples.targets.take(rows)
         return (collate_t5 if self.kind == "t5" else collate_causal)(prompts, targets, self.pad_token)
