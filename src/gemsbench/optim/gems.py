@@ -1,0 +1,388 @@
+"""GEMS, gradient multi-subspace tuning (arXiv 2601.09496, Algorithm 1, with its errata resolved), as a torch optimizer.
+
+Each projected matrix has a subspace that the tasks share and one per task, each with Adam moments of its own; a gate
+weights the tasks' updates, and a projector keeps the outputs on known features. What the paper leaves open or misprints
+is decided in `settings.py`, where every choice has its reason beside it.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from gemsbench.optim.full_gradients import LayerHooks, check_clean, take_gradients
+from gemsbench.optim.gate import Gate
+from gemsbench.optim.matrix import ProjectedMatrix
+from gemsbench.optim.null_space import Projector
+from gemsbench.optim.plain import adamw_update
+from gemsbench.optim.projected_backward import Taps
+from gemsbench.optim.record import Batch, StepRecord, rows_by_task
+from gemsbench.optim.rounding import seeded
+from gemsbench.optim.settings import GEMSConfig, nearest
+from gemsbench.optim.step_update import StepUpdate
+from gemsbench.optim.sums import SHARED
+
+if TYPE_CHECKING:
+    from gemsbench.optim.knowledge_basis import KnowledgeBasis
+
+_GALORE_KEYS = {"update_proj_gap": "update_gap", "proj_type": "side"}
+
+
+class GEMS(torch.optim.Optimizer):
+    """Optimizer with shared and task-own subspaces; without a named task it is GaLore (arXiv 2403.03507).
+
+    params: groups of `gems_param_groups`, or of your own with the keys rank, task_rank, scale, side, update_gap, lr,
+    weight_decay (galore-torch's update_proj_gap and proj_type are understood; such groups have no task subspaces unless
+    task_rank says so). A group without rank is AdamW's. preset: paper, fast (the price of LoRA) or reference; any field
+    of GEMSConfig may be given beside it. Raises ValueError for settings, groups and weights that do not fit.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        *,
+        tasks: Sequence[str] = ("src", "rec"),
+        preset: str = "paper",
+        null_space: KnowledgeBasis | None = None,
+        seed: int = 0,
+        **overrides: Any,
+    ) -> None:
+        self.config = GEMSConfig.of(preset, **overrides)
+        self.tasks, self._null_space, self._seed = tuple(dict.fromkeys(tasks)), null_space, seed
+        if SHARED in self.tasks:
+            raise ValueError(f"GEMS: a task cannot be called '{SHARED}'. Give it another name.")
+        if not 0 <= lr < math.inf:
+            raise ValueError(f"GEMS: lr is {lr}; it must be at least 0.")
+        self.matrices: list[ProjectedMatrix] = []
+        self._group_of: list[int] = []
+        self._layers: list[tuple[nn.Module, ...]] = []
+        self._record: StepRecord | None = None
+        self._batch: Batch | None = None
+        self._steps = 0
+        self._hooks: Taps | LayerHooks | None = None
+        self.gate = Gate(self.config, self.tasks, seeded(seed, "gate").initial_seed())
+        self._update = StepUpdate(self.config, self.tasks, self.matrices, self.gate)
+        config = self.config
+        defaults = {
+            "lr": lr, "betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay, "rank": 0,
+            "task_rank": None, "scale": config.scale, "side": config.side, "update_gap": config.update_gap,
+            "rows": None,
+        }  # fmt: skip
+        super().__init__(params, defaults)
+        self._install()
+
+    # -- parameter groups ---------------------------------------------------------------------------------------------
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; raises ValueError for weights that cannot be projected, and names the basis does not know."""
+        group = dict(param_group)
+        layers = group.pop("layers", None)
+        for theirs, ours in _GALORE_KEYS.items():
+            if theirs in group:
+                group[ours] = group.pop(theirs)
+                group.setdefault("task_rank", 0)
+        if group.get("side", "std") not in ("std", "right", "left"):
+            raise ValueError(f"GEMS: side (proj_type) '{group['side']}' is not one of std, right, left.")
+        super().add_param_group(group)
+        group = self.param_groups[-1]
+        for parameter in group["params"]:
+            if parameter.dtype not in (torch.float32, torch.float64, torch.bfloat16):
+                raise ValueError(
+                    f"GEMS: a parameter is {parameter.dtype}. Train in float32 or bfloat16: float16 overflows."
+                )
+        if group["rank"]:
+            self._add_matrices(group, layers)
+
+    def _add_matrices(self, group: Mapping[str, Any], layers: Sequence[tuple[nn.Module, ...]] | None) -> None:
+        names = group.get("param_names") or [f"matrix {len(self.matrices) + n}" for n in range(len(group["params"]))]
+        if self._null_space is not None and "param_names" not in group:
+            raise ValueError(
+                "GEMS: the null space needs the parameters' names. Make the groups with gems_param_groups."
+            )
+        if self._null_space is not None and group["weight_decay"] > 0 and self.config.null_space_mode != "gradient":
+            warnings.warn(
+                "GEMS: weight decay changes W x for every x, so the null space no longer preserves anything. Set "
+                "weight_decay=0.", stacklevel=4,
+            )  # fmt: skip
+        if self.config.backward == "projected" and (layers is None or group["side"] != "right"):
+            raise ValueError(
+                "GEMS: backward='projected' needs the layers of the weights and side='right'. Make the groups with "
+                "gems_param_groups, or set backward='full'."
+            )
+        for place, (name, weight) in enumerate(zip(names, group["params"], strict=True)):
+            if weight.ndim != 2:
+                raise ValueError(
+                    f"GEMS: {name} has shape {tuple(weight.shape)}; only matrices are projected. FSDP1 and ZeRO "
+                    "flatten parameters: use plain modules or DDP, or leave this parameter to a group without rank."
+                )
+            sharing = () if layers is None else layers[place]
+            if self.config.backward == "per_layer" and len(sharing) > 1:
+                raise ValueError(
+                    f"GEMS: {name} is used by {len(sharing)} modules; backward='per_layer' would change it between "
+                    "their backward passes. Name it in exclude, or use backward='full' or 'projected'."
+                )
+            matrix = ProjectedMatrix(
+                weight, name, len(self.matrices), group, self.config, self.tasks, self._projector(name, weight),
+                lambda parameter: self.state[parameter], self._seed,
+            )  # fmt: skip
+            self.matrices.append(matrix)
+            self._layers.append(sharing)
+            self._group_of.append(len(self.param_groups) - 1)
+
+    def _projector(self, name: str, weight: Tensor) -> Projector | None:
+        basis = self._null_space
+        if basis is None:
+            return None
+        directions = basis.of(name, weight.device)
+        width = weight.shape[1] if basis.side == "input" else weight.shape[0]
+        if len(directions) != width:
+            raise ValueError(
+                f"GEMS: the knowledge basis has {len(directions)} dimensions for {name}, the weight has {width}: it is "
+                "the basis of another model. Collect it on this one."
+            )
+        if basis.side == "output" and self.config.null_space_mode == "subspace":
+            raise ValueError("GEMS: null_space_mode='subspace' needs a basis of inputs, this one is of outputs.")
+        if weight.dtype == torch.float64:  # stored in lower precision: orthonormal to 1e-7 only
+            directions = torch.linalg.qr(directions.double())[0]
+        return Projector(directions, basis.side, self.config.null_space_form)
+
+    def _install(self) -> None:
+        if self.config.backward == "projected":
+            self._hooks = Taps(self.matrices, self._layers, lambda: (self._batch, self._begin()))
+        elif self.config.backward == "per_layer":
+            self._hooks = LayerHooks(
+                self.matrices, lambda: None if self._batch is None else (self._batch, self._begin()), self._finish
+            )
+
+    def remove_hooks(self) -> None:
+        """Take everything off the model again; the optimizer cannot be used afterwards."""
+        if self._hooks is not None:
+            self._hooks.remove()
+
+    # -- backward passes ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def task(self, name: str, tokens: float | None = None, last: bool = False) -> Iterator[Batch]:
+        """Around the backward pass of a micro-batch of one task.
+
+        tokens: its target tokens; the loss is a sum over them (or both are scaled alike). last: no more passes in this
+        step; backward="per_layer" then updates and frees every layer on the way. Raises ValueError for unknown tasks
+        and missing tokens.
+        """
+        with self._pass(Batch(name, {name: self._checked(name, tokens)}, last)) as batch:
+            yield batch
+
+    @contextmanager
+    def mixed_batch(self, tasks: Sequence[str], tokens: Mapping[str, float], last: bool = False) -> Iterator[Batch]:
+        """Around the one backward pass of a batch whose rows (dimension 0) have the given tasks; preset `fast` only.
+
+        tokens: target tokens per task. Raises ValueError for unknown tasks, missing tokens, and other presets.
+        """
+        if self.config.backward != "projected":
+            raise ValueError(
+                "GEMS: gradients of full size do not tell rows apart. Give each task a pass of its own (opt.task), or "
+                "use preset='fast'."
+            )
+        counts = {name: self._checked(name, tokens.get(name)) for name in dict.fromkeys(tasks)}
+        with self._pass(Batch(None, counts, last, rows_by_task(tasks), len(tasks))) as batch:
+            yield batch
+
+    def _checked(self, name: str, tokens: float | None) -> float:
+        if name not in self.tasks:
+            raise ValueError(f"GEMS: unknown task '{name}'. {nearest(name, self.tasks)}")
+        if tokens is None or not 0 < float(tokens) < math.inf:
+            raise ValueError(
+                f"GEMS: task '{name}' came with tokens={tokens}. Pass the number of its target tokens, over which the "
+                "loss is a sum; leave out a micro-batch that has none."
+            )
+        return float(tokens)
+
+    @contextmanager
+    def _pass(self, batch: Batch) -> Iterator[Batch]:
+        if self._batch is not None:
+            raise ValueError("GEMS: a pass is already open. Close `with opt.task(...)` before the next one.")
+        full = self.config.backward == "full"
+        if self.config.backward != "projected":
+            check_clean(self.matrices)
+        record = self._begin()
+        for name, tokens in batch.tokens.items():
+            record.tokens[name] = record.tokens.get(name, 0.0) + tokens
+        self._batch = batch
+        try:
+            yield batch
+            if full:
+                take_gradients(self.matrices, record, batch.task)
+            record.close(batch)
+        finally:
+            self._batch = None
+
+    def _begin(self) -> StepRecord:
+        """The record of the coming step, made at its first pass."""
+        if self._record is None:
+            step = self._steps + 1
+            self._record = StepRecord(step, self.gate.is_due(step))
+            for matrix, group in zip(self.matrices, self._group_of, strict=True):
+                matrix.schedule(step, self.param_groups[group]["update_gap"])
+            if self.config.gate_lag:
+                self._record.weights = self._weights()
+        return self._record
+
+    def _weights(self) -> dict[str, Tensor]:
+        return dict(zip(self.tasks, self.gate.weights(self.gate.features), strict=True))
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget everything collected for the coming step, and the gradients of the plain parameters."""
+        self._record = None
+        super().zero_grad(set_to_none)
+
+    # -- the step -----------------------------------------------------------------------------------------------------
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One update from what was collected; nothing happens where nothing was.
+
+        Parameters without rank move by AdamW along the mean gradient over all target tokens.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        record = self._begin()
+        if not record.tokens:
+            take_gradients(self.matrices, record, None)
+        else:
+            check_clean(self.matrices)
+        plain = [p for group in self.param_groups if not group["rank"] for p in group["params"] if p.grad is not None]
+        if not (record.tokens or record.gradients or record.sums or plain):
+            self._record = None
+            return loss
+        if not self.config.gate_lag:
+            self._update.observe(record, self._update.squares(record))
+            record.weights = self._weights()
+        for number in range(len(self.matrices)):
+            if number not in record.finished:
+                self._finish(number)
+        self._step_plain(record)
+        self._update.learn(record, next((g["lr"] * g["scale"] for g in self.param_groups if g["rank"]), 0.0))
+        self.gate.applied = self.gate.features
+        self.gate.given = (
+            torch.stack([(record.weights or {})[task] for task in self.tasks]) if self.tasks else self.gate.given
+        )
+        if self.config.gate_lag:
+            self._update.observe(record, self._update.squares(record))
+        self._steps, self._record = record.step, None
+        return loss
+
+    def _finish(self, number: int) -> None:
+        with torch.no_grad():
+            self._update.finish(number, self._begin(), self.param_groups[self._group_of[number]])
+
+    def _step_plain(self, record: StepRecord) -> None:
+        tokens = sum(record.tokens.values()) or 1.0
+        place = 0
+        for group in self.param_groups:
+            for parameter in () if group["rank"] else group["params"]:
+                if parameter.grad is not None:
+                    state = self.state[parameter]
+                    seed = seeded(self._seed, "plain", place).initial_seed()
+                    adamw_update(parameter, parameter.grad / tokens, state, group, self.config.rounding, seed)
+                place += 1
+
+    # -- what to know of it -------------------------------------------------------------------------------------------
+
+    def gate_weights(self) -> dict[str, float]:
+        """What each task's own update counts, as of the last step."""
+        return {task: float(weight) for task, weight in zip(self.tasks, self.gate.given, strict=True)}
+
+    def gradient_norms(self) -> dict[str, float]:
+        """Norms over all projected matrices of the mean gradients collected for the coming step, per task.
+
+        Of the gradients' shared projections, where backward is not "full".
+        """
+        if self._record is None:
+            return {}
+        squares = self._update.squares(self._record)
+        return {task: float(square) ** 0.5 for task, square in squares.items()}
+
+    def effective_ranks(self) -> dict[str, tuple[int, int]]:
+        """Shared and task rank per matrix, after clipping to its dimensions."""
+        return {
+            matrix.name: (matrix.ranks[SHARED], list(matrix.ranks.values())[-1] if len(matrix.ranks) > 1 else 0)
+            for matrix in self.matrices
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers for a log: gate weights, mean overlap of each task's subspace with the shared one, H of the gate."""
+        values = {f"gate_{task}": weight for task, weight in self.gate_weights().items()}
+        for task in self.tasks:
+            overlaps = [matrix.overlap(task) for matrix in self.matrices if task in matrix.ranks]
+            if overlaps:
+                values[f"overlap_{task}"] = sum(overlaps) / len(overlaps)
+        if self._update.alignment is not None:
+            for row, task in enumerate(self.tasks):
+                for column, other in enumerate(self.tasks):
+                    values[f"alignment_{task}_{other}"] = float(self._update.alignment[row, column])
+        return values
+
+    @torch.no_grad()
+    def attributed_updates(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Per matrix: what each task contributed to the last update, [m, n], up to the learning rate.
+
+        Their sum is the update. Raises ValueError without attribution=True.
+        """
+        if not self.config.attribution:
+            raise ValueError("GEMS: updates are attributed to tasks only with attribution=True.")
+        weights = dict(zip(self.tasks, self.gate.given, strict=True))
+        for matrix in self.matrices:
+            yield matrix.name, matrix.attributed(weights, self.config.betas, self.config.eps)
+
+    # -- saving -------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The usual state and groups, and under "gems" what belongs to no parameter; safe for weights_only=True."""
+        state = super().state_dict()
+        state["gems"] = {
+            "step": torch.tensor(self._steps),
+            **{f"gate.{name}": tensor for name, tensor in self.gate.state().items()},
+        }
+        state["gems_identity"] = self._identity()
+        return state
+
+    def _identity(self) -> dict[str, Any]:
+        null_space = "" if self._null_space is None else self._null_space.hash
+        return {"tasks": list(self.tasks), "null_space": null_space}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put back what state_dict gave; every tensor keeps its own precision.
+
+        Raises ValueError for a state of other tasks, another null space, or other ranks.
+        """
+        identity = state_dict.get("gems_identity", self._identity())
+        for key, own in self._identity().items():
+            if identity[key] != own:
+                raise ValueError(f"GEMS: the saved state has {key} {identity[key]!r}, this optimizer has {own!r}.")
+        super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
+        # torch casts floating-point state to the parameter's precision: moments of bf16 weights would become bf16.
+        saved_ids = [key for group in state_dict["param_groups"] for key in group["params"]]
+        own_parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        for key, parameter in zip(saved_ids, own_parameters, strict=True):
+            for name, value in state_dict["state"].get(key, {}).items():
+                device = parameter.device if value.is_floating_point() else value.device
+                self.state[parameter][name] = value.detach().clone().to(device)
+        for matrix in self.matrices:
+            matrix.check_state()
+        self.gate.load({name.removeprefix("gate."): t for name, t in state_dict["gems"].items() if name != "step"})
+        self._steps, self._record = int(state_dict["gems"]["step"]), None

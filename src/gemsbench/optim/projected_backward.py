@@ -1,0 +1,121 @@
+"""The projected backward: R = B G^T from a layer's input and the gradient at its output, without G.
+
+G = d^T x for an input x [T, n] and an output gradient d [T, m], so B G^T = (x B^T)^T d costs 2 T R (m + n) operations
+instead of 2 T m n, nothing of size m x n is made, and rows of different tasks can share one pass. The weight itself
+needs no gradient. The input is saved by autograd, so activation checkpointing recomputes it like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gemsbench.optim.matrix import ProjectedMatrix
+from gemsbench.optim.record import Batch, StepRecord
+from gemsbench.optim.sums import SHARED
+
+
+class _Tap(torch.autograd.Function):
+    """The identity on a layer's output; hands input and output gradient to `receive` in the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, output: Tensor, features: Tensor, anchor: Tensor, receive: Callable[[Tensor, Tensor], None]
+    ) -> Tensor:
+        ctx.save_for_backward(features)
+        ctx.receive = receive
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = gradients
+        (features,) = ctx.saved_tensors
+        with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
+            ctx.receive(features.detach(), gradient)
+        return gradient, None, None, None
+
+
+class Taps:
+    """The taps on all layers of the projected weights, whose own gradients are switched off."""
+
+    def __init__(
+        self,
+        matrices: Sequence[ProjectedMatrix],
+        layers: Sequence[Sequence[nn.Module]],
+        current: Callable[[], tuple[Batch | None, StepRecord]],
+    ) -> None:
+        self._matrices, self._current = matrices, current
+        self._handles = []
+        for number, (matrix, sharing) in enumerate(zip(matrices, layers, strict=True)):
+            matrix.weight.requires_grad_(False)
+            # It makes the output require a gradient where nothing before it does.
+            anchor = torch.zeros((), device=matrix.weight.device, requires_grad=True)
+            for layer in sharing:
+                self._handles.append(layer.register_forward_hook(self._hook(number, anchor)))
+
+    def remove(self) -> None:
+        """Take the taps off, and let the weights have gradients again."""
+        for handle in self._handles:
+            handle.remove()
+        for matrix in self._matrices:
+            matrix.weight.requires_grad_(True)
+
+    def _hook(self, number: int, anchor: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
+        def receive(features: Tensor, gradient: Tensor) -> None:
+            self._receive(number, features, gradient)
+
+        def hook(_: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+            if not torch.is_grad_enabled():
+                return None
+            tapped: Tensor = _Tap.apply(output, inputs[0], anchor, receive)  # type: ignore[no-untyped-call]
+            return tapped
+
+        return hook
+
+    def _receive(self, number: int, features: Tensor, gradient: Tensor) -> None:
+        batch, record = self._current()
+        matrix = self._matrices[number]
+        if batch is None or not batch.rows:
+            task = None if batch is None else batch.task
+            self._collect(number, record, task, _flat(features), _flat(gradient))
+            return
+        if len(features) != batch.n_rows:
+            raise ValueError(
+                f"GEMS: the input of {matrix.name} has {len(features)} rows in its first dimension, the mixed batch "
+                f"named {batch.n_rows} tasks. Name one per row, or give each task a pass of its own (opt.task)."
+            )
+        for rows in batch.rows:
+            self._collect(number, record, rows.task, _flat(features[rows.index]), _flat(gradient[rows.index]))
+
+    def _collect(self, number: int, record: StepRecord, task: str | None, x: Tensor, d: Tensor) -> None:
+        """Add the projections of the gradient d^T x; x [T, n], d [T, m]."""
+        matrix, sums = self._matrices[number], record.of(number)
+        x = x.to(d.dtype)
+        for store, key, component in ((sums.shared, task, SHARED), (sums.own, task, task)):
+            if component is not None and matrix.usable(component):
+                _add_product(store, key, x @ matrix.basis_in(component, d.dtype).T, d)
+        if record.cross and task is not None:
+            for other in (c for c in matrix.ranks if c not in (SHARED, task) and matrix.usable(c)):
+                _add_product(sums.cross, (other, task), x @ matrix.basis_in(other, d.dtype).T, d)
+        for component in (SHARED, task):
+            if component in matrix.places and matrix.due(component):
+                probe = matrix.probe(component, record.step).to(d.dtype)
+                _add_product(sums.sketch, (component, task), d @ probe.T, x)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1, tensor.shape[-1])
+
+
+def _add_product(store: dict[Any, Tensor], key: Any, left: Tensor, right: Tensor) -> None:
+    """store[key] += left^T right, in float32 (float64 for float64)."""
+    if key not in store:
+        product = left.T @ right
+        store[key] = product if product.dtype == torch.float64 else product.float()
+    elif store[key].dtype == left.dtype:
+        store[key].addmm_(left.T, right)
+    else:
+        store[key] += left.T @ right
