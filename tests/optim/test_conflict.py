@@ -149,3 +149,38 @@ def test_halves_of_one_task_calibrate_rho() -> None:
     assert conflict(noise[first].mean(0), noise[second].mean(0)).rho == pytest.approx(1, abs=0.5)
     signal = noise + 0.5
     assert conflict(signal[first].mean(0), signal[second].mean(0)).rho < 0.05
+
+
+@pytest.mark.parametrize("preset", ["paper", "fast"])
+def test_a_probe_in_the_middle_of_a_step_does_not_disturb_gems(preset: str) -> None:
+    """Two optimizers on equal models, one probed between its passes: equal weights, and true gradients."""
+    ends = []
+    for probed in (False, True):
+        model = _network()
+        opt = GEMS(gems_param_groups(model, rank=3), lr=0.01, tasks=LABELS, preset=preset)
+        for step in range(4):
+            for label in LABELS:
+                with opt.task(label, tokens=5.0) as part:
+                    part.backward(_loss(model, label, step))
+                if probed:
+                    with opt.paused():
+                        passes = {"src": lambda m=model: _loss(m, "src", 9).backward()}
+                        found = task_gradients(dict(model.named_parameters()), passes)
+                    assert all(float(parts["src"].norm()) > 0 for parts in found.values())
+            opt.step()
+            opt.zero_grad()
+        ends.append([parameter.detach().clone() for parameter in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+
+
+def test_the_step_may_be_taken_under_autocast() -> None:
+    model = _network().float()
+    opt = GEMS(gems_param_groups(model, rank=3), lr=0.01, tasks=LABELS)
+    x = torch.randn(5, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for _ in range(2):
+            with opt.task("src", tokens=5.0) as part:
+                part.backward((model(x).float() ** 2).sum())
+            opt.step()
+            opt.zero_grad()
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())

@@ -194,6 +194,32 @@ def test_bf16_agrees_to_its_precision(lab: SimpleNamespace) -> None:
                 other[key].copy_(value)
 
 
+class Keyword(nn.Module):
+    """Calls its layer as layer(input=x)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(8, 6).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(input=x)  # type: ignore[no-any-return]
+
+
+def test_a_layer_that_gets_its_input_by_name(lab: SimpleNamespace) -> None:
+    model, twin = Keyword(), Keyword()
+    for bank, backward in ((model, "projected"), (twin, "full")):
+        opt = lab.optimizer(bank, preset="fast", backward=backward)
+        for step in range(4):
+            x = torch.randn(9, 8, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+            with opt.task("src", tokens=9) as part:
+                part.backward(bank(x).square().sum())
+            opt.step()
+            opt.zero_grad()
+    assert apart(model, twin) <= 1e-11
+    assert apart(model, Keyword()) > 0.01
+
+
 class Shapes(TorchDispatchMode):
     """Remembers the shape of every tensor that an operation makes, except views of the weights."""
 

@@ -81,7 +81,8 @@ def task_gradients(
     """Gradients per parameter and label: parameter name -> {label: gradient}.
 
     passes: label -> a function that runs one backward pass (on batches of equal token counts, without dropout).
-    Gradients that were there, and requires_grad, are put back, so a probe does not disturb the training.
+    Gradients that were there, and requires_grad, are put back, so a probe does not disturb the training; with GEMS call
+    it inside `with optimizer.paused()`.
     """
     kept = {name: (parameter.grad, parameter.requires_grad) for name, parameter in parameters.items()}
     found: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}

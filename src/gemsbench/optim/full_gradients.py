@@ -10,10 +10,10 @@ from gemsbench.optim.matrix import ProjectedMatrix
 from gemsbench.optim.record import Batch, StepRecord
 
 
-def check_clean(matrices: Sequence[ProjectedMatrix]) -> None:
-    """Raise ValueError when a projected weight has a gradient that no task was named for."""
+def check_clean(matrices: Sequence[ProjectedMatrix], record: StepRecord) -> None:
+    """Raise ValueError when a projected weight has a gradient, or projections of one, that no task was named for."""
     for matrix in matrices:
-        if matrix.weight.grad is not None:
+        if matrix.weight.grad is not None or record.unnamed:
             raise ValueError(
                 f"GEMS: {matrix.name} has a gradient from outside `with opt.task(...)`. Run every backward pass of a "
                 "step inside it, or none (then GEMS is GaLore); call opt.step() or opt.zero_grad() between steps."

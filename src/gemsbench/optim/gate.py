@@ -21,7 +21,7 @@ _RMS_EMA = 0.99  # of the hypergradient's size
 _TO_PRIOR = 1e-2  # weight of the divergence from the prior
 
 
-_TENSORS = ("losses", "norms", "features", "applied", "given", "hypergradient_square")
+_TENSORS = ("losses", "norms", "features", "applied", "given", "present", "hypergradient_square")
 
 
 class Gate:
@@ -48,6 +48,7 @@ class Gate:
         self.features = torch.full((3, count), 1 / max(count, 1))
         self.applied = self.features
         self.given = self.weights(self.features)
+        self.present = torch.zeros(count)  # 1: the task was in the last update
         self.hypergradient_square = torch.zeros(())
 
     def observe(self, losses: Mapping[str, Tensor], norms: Mapping[str, Tensor], tokens: Mapping[str, float]) -> None:
@@ -82,6 +83,13 @@ class Gate:
     def prior(self, features: Tensor) -> Tensor:
         """-kappa (loss share + gradient share) / 2, per task [K]."""
         return -self.config.gate_prior * (features[0] + features[1]) / 2
+
+    def remember(self, given: Mapping[str, Tensor], tokens: Mapping[str, float]) -> None:
+        """Keep the weights of an update and the tasks that were in it."""
+        self.applied = self.features
+        if self.tasks:
+            self.given = torch.stack([given[task] for task in self.tasks])
+        self.present = torch.tensor([float(task in tokens) for task in self.tasks])
 
     def is_due(self, step: int) -> bool:
         """Whether the gate learns in this step (counted from 1)."""

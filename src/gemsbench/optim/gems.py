@@ -20,7 +20,7 @@ from gemsbench.optim.full_gradients import LayerHooks, check_clean, take_gradien
 from gemsbench.optim.gate import Gate
 from gemsbench.optim.matrix import ProjectedMatrix
 from gemsbench.optim.null_space import Projector
-from gemsbench.optim.plain import adamw_update
+from gemsbench.optim.plain import plain_step
 from gemsbench.optim.projected_backward import Taps
 from gemsbench.optim.record import Batch, StepRecord, rows_by_task
 from gemsbench.optim.rounding import seeded
@@ -67,6 +67,7 @@ class GEMS(torch.optim.Optimizer):
         self._batch: Batch | None = None
         self._steps = 0
         self._hooks: Taps | LayerHooks | None = None
+        self._paused = False
         self.gate = Gate(self.config, self.tasks, seeded(seed, "gate").initial_seed())
         self._update = StepUpdate(self.config, self.tasks, self.matrices, self.gate)
         config = self.config
@@ -155,11 +156,22 @@ class GEMS(torch.optim.Optimizer):
 
     def _install(self) -> None:
         if self.config.backward == "projected":
-            self._hooks = Taps(self.matrices, self._layers, lambda: (self._batch, self._begin()))
+            self._hooks = Taps(
+                self.matrices, self._layers, lambda: None if self._paused else (self._batch, self._begin())
+            )
         elif self.config.backward == "per_layer":
             self._hooks = LayerHooks(
                 self.matrices, lambda: None if self._batch is None else (self._batch, self._begin()), self._finish
             )
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Backward passes inside leave no trace in the optimizer: for probes between the passes of a step."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
 
     def remove_hooks(self) -> None:
         """Take everything off the model again; the optimizer cannot be used afterwards."""
@@ -209,9 +221,8 @@ class GEMS(torch.optim.Optimizer):
         if self._batch is not None:
             raise ValueError("GEMS: a pass is already open. Close `with opt.task(...)` before the next one.")
         full = self.config.backward == "full"
-        if self.config.backward != "projected":
-            check_clean(self.matrices)
         record = self._begin()
+        check_clean(self.matrices, record)
         for name, tokens in batch.tokens.items():
             record.tokens[name] = record.tokens.get(name, 0.0) + tokens
         self._batch = batch
@@ -260,46 +271,37 @@ class GEMS(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        with torch.autocast(self.param_groups[0]["params"][0].device.type, enabled=False):
+            self._step()
+        return loss
+
+    def _step(self) -> None:
         record = self._begin()
         if not record.tokens:
             take_gradients(self.matrices, record, None)
         else:
-            check_clean(self.matrices)
+            check_clean(self.matrices, record)
         plain = [p for group in self.param_groups if not group["rank"] for p in group["params"] if p.grad is not None]
         if not (record.tokens or record.gradients or record.sums or plain):
             self._record = None
-            return loss
+            return
         if not self.config.gate_lag:
             self._update.observe(record, self._update.squares(record))
             record.weights = self._weights()
         for number in range(len(self.matrices)):
             if number not in record.finished:
                 self._finish(number)
-        self._step_plain(record)
+        plain_step(self.param_groups, self.state, sum(record.tokens.values()) or 1.0, self.config.rounding, self._seed)
         self._update.learn(record, next((g["lr"] * g["scale"] for g in self.param_groups if g["rank"]), 0.0))
-        self.gate.applied = self.gate.features
-        self.gate.given = (
-            torch.stack([(record.weights or {})[task] for task in self.tasks]) if self.tasks else self.gate.given
-        )
+        if record.tokens:
+            self.gate.remember(record.weights or {}, record.tokens)
         if self.config.gate_lag:
             self._update.observe(record, self._update.squares(record))
         self._steps, self._record = record.step, None
-        return loss
 
     def _finish(self, number: int) -> None:
         with torch.no_grad():
             self._update.finish(number, self._begin(), self.param_groups[self._group_of[number]])
-
-    def _step_plain(self, record: StepRecord) -> None:
-        tokens = sum(record.tokens.values()) or 1.0
-        place = 0
-        for group in self.param_groups:
-            for parameter in () if group["rank"] else group["params"]:
-                if parameter.grad is not None:
-                    state = self.state[parameter]
-                    seed = seeded(self._seed, "plain", place).initial_seed()
-                    adamw_update(parameter, parameter.grad / tokens, state, group, self.config.rounding, seed)
-                place += 1
 
     # -- what to know of it -------------------------------------------------------------------------------------------
 
@@ -341,7 +343,8 @@ class GEMS(torch.optim.Optimizer):
     def attributed_updates(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Per matrix: what each task contributed to the last update, [m, n], up to the learning rate.
 
-        Their sum is the update. Raises ValueError without attribution=True.
+        Their sum is the update, except after a step that sketched new bases: they are in use already. Raises ValueError
+        without attribution=True.
         """
         if not self.config.attribution:
             raise ValueError("GEMS: updates are attributed to tasks only with attribution=True.")

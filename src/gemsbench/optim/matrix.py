@@ -92,6 +92,7 @@ class ProjectedMatrix:
 
     def schedule(self, step: int, gap: int) -> None:
         """Mark the bases that are to be made in this step (counted from 1); one that cannot be made stays due."""
+        self._probes.clear()  # of a step that was given up
         offset = seeded(self._seed, "turn", self.index).initial_seed() % gap if self.config.stagger else 0
         if (step - 1 + offset) % gap == 0:
             self.state["due"].clamp_(min=DUE)
@@ -245,9 +246,8 @@ class ProjectedMatrix:
             stacked = torch.cat(directions)
             left, right = (stacked.T, back) if self.right else (back.T, stacked)
             seed = seeded(self._seed, "round", self.index, step).initial_seed()
-            subtract_product(self.weight, left, right, rate, config.rounding, seed)
-        if group["weight_decay"]:
-            self.weight.mul_(1 - group["lr"] * group["weight_decay"])
+            keep = 1 - group["lr"] * group["weight_decay"]
+            subtract_product(self.weight, left, right, rate, config.rounding, seed, keep)
 
     def attributed(self, weights: Mapping[str, Tensor], betas: tuple[float, float], eps: float) -> dict[str, Tensor]:
         """What each task contributed to the last update, [m, n]: its share of the shared direction and its own."""

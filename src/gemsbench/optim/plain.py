@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,3 +34,18 @@ def adamw_update(
     values = chosen.to(exact, copy=True).mul_(1 - group["lr"] * group["weight_decay"])
     values.addcdiv_(state["exp_avg"], root, value=-group["lr"] / (1 - beta1**count))
     store(chosen, values, rounding, seeded(seed, "round", count).initial_seed())
+
+
+def plain_step(
+    groups: Sequence[Mapping[str, Any]],
+    states: Mapping[Tensor, dict[str, Any]],
+    tokens: float,
+    rounding: Rounding,
+    seed: int,
+) -> None:
+    """One step of AdamW on every parameter of the groups without rank, along its gradient divided by tokens."""
+    plain = [(group, parameter) for group in groups if not group["rank"] for parameter in group["params"]]
+    for place, (group, parameter) in enumerate(plain):
+        if parameter.grad is not None:
+            own = seeded(seed, "plain", place).initial_seed()
+            adamw_update(parameter, parameter.grad / tokens, states[parameter], group, rounding, own)

@@ -45,7 +45,7 @@ class Taps:
         self,
         matrices: Sequence[ProjectedMatrix],
         layers: Sequence[Sequence[nn.Module]],
-        current: Callable[[], tuple[Batch | None, StepRecord]],
+        current: Callable[[], tuple[Batch | None, StepRecord] | None],
     ) -> None:
         self._matrices, self._current = matrices, current
         self._handles = []
@@ -54,7 +54,7 @@ class Taps:
             # It makes the output require a gradient where nothing before it does.
             anchor = torch.zeros((), device=matrix.weight.device, requires_grad=True)
             for layer in sharing:
-                self._handles.append(layer.register_forward_hook(self._hook(number, anchor)))
+                self._handles.append(layer.register_forward_hook(self._hook(number, anchor), with_kwargs=True))
 
     def remove(self) -> None:
         """Take the taps off, and let the weights have gradients again."""
@@ -63,21 +63,26 @@ class Taps:
         for matrix in self._matrices:
             matrix.weight.requires_grad_(True)
 
-    def _hook(self, number: int, anchor: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
+    def _hook(self, number: int, anchor: Tensor) -> Callable[[nn.Module, Any, Any, Tensor], Tensor | None]:
         def receive(features: Tensor, gradient: Tensor) -> None:
             self._receive(number, features, gradient)
 
-        def hook(_: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+        def hook(_: nn.Module, inputs: Any, named: Any, output: Tensor) -> Tensor | None:
             if not torch.is_grad_enabled():
                 return None
-            tapped: Tensor = _Tap.apply(output, inputs[0], anchor, receive)  # type: ignore[no-untyped-call]
+            features = inputs[0] if inputs else named["input"]
+            tapped: Tensor = _Tap.apply(output, features, anchor, receive)  # type: ignore[no-untyped-call]
             return tapped
 
         return hook
 
     def _receive(self, number: int, features: Tensor, gradient: Tensor) -> None:
-        batch, record = self._current()
-        matrix = self._matrices[number]
+        current = self._current()
+        if current is None:
+            return
+        (batch, record), matrix = current, self._matrices[number]
+        if batch is None:
+            record.unnamed = True
         if batch is None or not batch.rows:
             task = None if batch is None else batch.task
             self._collect(number, record, task, _flat(features), _flat(gradient))

@@ -60,6 +60,7 @@ class StepRecord:
     squares: dict[str, list[Tensor]] = field(default_factory=dict)  # of shared projections, per task and matrix
     alignment: dict[tuple[str, str], list[Tensor]] = field(default_factory=dict)  # parts of H of the gate
     finished: set[int] = field(default_factory=set)
+    unnamed: bool = False  # whether a pass came that no task was named for
 
     def of(self, number: int) -> ProjectedSums:
         """The sums of a matrix, empty at first."""

@@ -16,19 +16,25 @@ Rounding = Literal["stochastic", "nearest"]
 _CHUNK = 1 << 20  # values of a lower-precision weight that are brought to float32 at a time
 
 
-def subtract_product(weight: Tensor, left: Tensor, right: Tensor, rate: float, rounding: Rounding, seed: int) -> None:
-    """Do weight [m, n] -= rate * left [m, R] @ right [R, n], without a temporary of the weight's size."""
+def subtract_product(
+    weight: Tensor, left: Tensor, right: Tensor, rate: float, rounding: Rounding, seed: int, keep: float = 1.0
+) -> None:
+    """Do weight [m, n] = keep * (weight - rate * left [m, R] @ right [R, n]), without a temporary of its size.
+
+    keep: 1 less the decay, in the same rounding: on its own, a factor next to 1 would leave bf16 weights as they are.
+    """
     if weight.dtype in (torch.float32, torch.float64):
         weight.addmm_(left.to(weight), right.to(weight), alpha=-rate)
+        if keep != 1:
+            weight.mul_(keep)
         return
     right = right.float()
     generator = seeded(seed, device=weight.device)
     step = max(1, _CHUNK // weight.shape[1])
     for start in range(0, len(weight), step):
         part = weight[start : start + step]
-        part.copy_(
-            lowered(part.float().addmm_(left[start : start + step].float(), right, alpha=-rate), rounding, generator)
-        )
+        moved = part.float().addmm_(left[start : start + step].float(), right, alpha=-rate).mul_(keep)
+        part.copy_(lowered(moved, rounding, generator))
 
 
 def lowered(values: Tensor, rounding: Rounding, generator: torch.Generator) -> Tensor:

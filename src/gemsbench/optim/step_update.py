@@ -106,8 +106,8 @@ class StepUpdate:
 
     def _align(self, matrix: ProjectedMatrix, sums: ProjectedSums, record: StepRecord) -> None:
         """Add <G_s, D_t P> of this matrix, with the directions D_t of the last update (Gate.learn)."""
-        for task in self.tasks:
-            if not matrix.usable(task) or not int(matrix.state["steps"][matrix.places[task]]):
+        for task, present in zip(self.tasks, self.gate.present.tolist(), strict=True):
+            if not present or not matrix.usable(task) or not int(matrix.state["steps"][matrix.places[task]]):
                 continue
             directions = matrix.directions(task, self.config.betas, self.config.eps)
             for other in record.tokens:
