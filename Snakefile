@@ -39,6 +39,7 @@ container: "envs/gemsbench.sif"
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/backbones.smk"
+include: "workflow/rules/knowledge.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/report.smk"
@@ -47,6 +48,7 @@ include: "workflow/rules/report.smk"
 wildcard_constraints:
     recipe=one_of(config["recipes"]),
     method=one_of(config["methods"]),
+    basis=one_of(JOBS.get("basis", {})),
     backbone=one_of(["none", *config["tables"].get("blocks", {}).values()]),
     seed=one_of(config["seeds"]),
 
@@ -58,6 +60,7 @@ rule all:
         outputs_of("train"),
         outputs_of("evaluate"),
         backbone_records(),
+        basis_records(),
         outputs_of("tables"),
         outputs_of("figures"),
     message:
@@ -76,5 +79,6 @@ rule scores:
         outputs_of("train"),
         outputs_of("evaluate"),
         backbone_records(),
+        basis_records(),
     message:
         "scores and metrics are there"

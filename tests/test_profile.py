@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gemsbench.errors import InputError
-from gemsbench.profile import Run, backbones_in_use, chosen_run, load_profile, method_entry, runs, tuner_name
+from gemsbench.profile import Run, backbones_in_use, chosen_run, corpora, load_profile, method_entry, runs, tuner_name
 
 MINIMAL: dict[str, Any] = {
     "profile": "p",
@@ -68,6 +68,38 @@ def test_a_method_with_backbones_runs_once_per_block(tmp_path: Path) -> None:
     ]
     assert backbones_in_use(profile) == ("t5-mini", "qwen-mini")
     assert backbones_in_use(load_profile(write(tmp_path, tables=BLOCKS))) == ()
+
+
+def test_a_method_may_keep_to_one_backbone(tmp_path: Path) -> None:
+    methods = {"bsr": {"backbones": ["qwen-mini"]}}
+    profile = load_profile(write(tmp_path, methods=methods, tables=BLOCKS, seeds=[1]))
+    assert {run.backbone for run in runs(profile)} == {"qwen-mini"}
+    with pytest.raises(InputError, match=r"no run with backbone 't5-mini'\. Use qwen-mini\.$"):
+        chosen_run(profile, Run("simulated-qilin", "t5-mini", "bsr", 1))
+    with pytest.raises(InputError, match=r"methods\.bsr 'qwen-mimi'\. Did you mean 'qwen-mini'"):
+        load_profile(write(tmp_path, methods={"bsr": {"backbones": ["qwen-mimi"]}}, tables=BLOCKS))
+
+
+def test_a_method_may_have_a_tuner_of_its_own_which_its_config_may_replace(tmp_path: Path) -> None:
+    methods = {"gems": {}, "gems+lora": {"base": "gems", "config": {"tuners": {"qwen2": {"name": "lora"}}}}, "bsr": {}}
+    profile = load_profile(write(tmp_path, methods=methods, tables=BLOCKS))
+    names = {(key, kind): tuner_name(profile, key, kind) for key in methods for kind in ("t5", "qwen2")}
+    assert names[("gems", "t5")] == names[("gems", "qwen2")] == names[("gems+lora", "t5")] == "gems"
+    assert (names[("gems+lora", "qwen2")], names[("bsr", "t5")], names[("bsr", "qwen2")]) == ("lora", "full", "lora")
+
+
+def test_knowledge_is_collected_on_the_profiles_corpus_or_one_of_its_own(tmp_path: Path) -> None:
+    own = {"name": "simulated-encyclopedia", "settings": {"words": 9}}
+    assert list(corpora(load_profile(write(tmp_path)))) == []
+    assert list(corpora(load_profile(write(tmp_path, corpus=own)))) == ["simulated-encyclopedia"]
+    both = load_profile(write(tmp_path, corpus=own, knowledge={"corpus": {"name": "wikitext-2"}}))
+    assert set(corpora(both)) == {"simulated-encyclopedia", "wikitext-2"}
+    same = load_profile(write(tmp_path, corpus=own, knowledge={"corpus": {"name": "simulated-encyclopedia"}}))
+    assert corpora(same)["simulated-encyclopedia"].settings == {"words": 9}
+    with pytest.raises(InputError, match=r"knowledge\.corpus\.settings: the text is that of `corpus`"):
+        load_profile(write(tmp_path, corpus=own, knowledge={"corpus": {"settings": {"words": 7}}}))
+    with pytest.raises(InputError, match="Did you mean 'wikipedia'"):
+        load_profile(write(tmp_path, knowledge={"corpus": {"name": "wikipeda"}}))
 
 
 def test_two_blocks_with_one_backbone_share_its_runs(tmp_path: Path) -> None:

@@ -26,15 +26,24 @@ class MethodSettings:
     target: str = ""  # a method outside the package, package.module:Name
     tasks: tuple[str, ...] = ()  # () means all that the method answers
     recipes: tuple[str, ...] = ()  # () means all of the profile
+    backbones: tuple[str, ...] = ()  # of a method that tunes one; () means all of the profile's table blocks
     config: Mapping[str, Any] = field(default_factory=dict)  # fields of the method's Config
 
 
 @dataclass(frozen=True)
 class CorpusSettings:
-    """Plain text on which the stand-in backbones are pre-trained; needed only where a method uses one."""
+    """Plain text: what the stand-in backbones are pre-trained on; needed only where a method uses one."""
 
     name: str = ""  # registered corpus
     settings: Mapping[str, Any] = field(default_factory=dict)  # fields of the corpus's settings
+
+
+@dataclass(frozen=True)
+class KnowledgeSettings:
+    """What the knowledge bases of backbones are collected on, and how; needed only where a tuner uses one."""
+
+    corpus: CorpusSettings = CorpusSettings()  # without a name: the profile's
+    settings: Mapping[str, Any] = field(default_factory=dict)  # fields of BasisSettings
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ class Profile:
     tables: TableSettings
     corpus: CorpusSettings = CorpusSettings()
     backbones: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stand-in -> fields of its settings
+    knowledge: KnowledgeSettings = KnowledgeSettings()
     data_seed: int = 2026
     comparable_with_paper: bool = False  # False: every caption says that the numbers are not the paper's
 
@@ -113,13 +123,22 @@ def _check_backbones(profile: Profile, path: Path) -> None:
     for backbone in profile.backbones:
         known = dict.fromkeys(profile.tables.blocks.values())
         registry.lookup(known, backbone, f"backbone (not among the profile's table blocks) in {path}")
-    if profile.corpus.name:
-        registry.lookup(registry.CORPORA, profile.corpus.name, f"corpus in {path}")
+    for corpus in corpora(profile).values():
+        registry.lookup(registry.CORPORA, corpus.name, f"corpus in {path}")
+    read = profile.knowledge.corpus
+    if read.settings and read.name in ("", profile.corpus.name):
+        raise InputError(
+            f"{path}: knowledge.corpus.settings: the text is that of `corpus`, and there is one of each name. Set it "
+            "there, or name another corpus here."
+        )
 
 
 def _check_method(profile: Profile, key: str, settings: MethodSettings, path: Path) -> None:
     if settings.target and not re.fullmatch(r"[\w.]+:\w+", settings.target):
         raise InputError(f"{path}: methods.{key}.target: write '{settings.target}' as package.module:Name.")
+    for backbone in settings.backbones:
+        blocks = dict.fromkeys(profile.tables.blocks.values())
+        registry.lookup(blocks, backbone, f"backbone (not among the profile's table blocks) in {path}: methods.{key}")
     for task in settings.tasks:
         if task not in TASKS:
             raise InputError(f"{path}: methods.{key}.tasks: unknown '{task}'. Use rec, src or both.")
@@ -138,14 +157,14 @@ def _check_method(profile: Profile, key: str, settings: MethodSettings, path: Pa
 
 def chosen_run(profile: Profile, run: Run) -> Run:
     """The run, if the profile has it (with any seed); raises InputError naming what is wrong."""
-    entry = method_entry(profile, run.method)
+    method_entry(profile, run.method)
     registry.lookup(profile.recipes, run.recipe, "recipe of the profile")
     limited = profile.methods[run.method].recipes
     if limited and run.recipe not in limited:
         raise InputError(
             f"{run.method} runs only on {', '.join(limited)} (methods.{run.method}.recipes of the profile)."
         )
-    backbones = tuple(dict.fromkeys(profile.tables.blocks.values())) if entry.backbones else (NO_BACKBONE,)
+    backbones = _backbones_of(profile, run.method)
     if run.backbone not in backbones:
         raise InputError(f"{run.method} has no run with backbone '{run.backbone}'. Use {', '.join(backbones)}.")
     return run
@@ -158,11 +177,11 @@ def method_entry(profile: Profile, key: str) -> registry.MethodEntry:
         return registry.MethodEntry(settings.target, settings.tasks or TASKS)
     entry = registry.lookup(registry.METHODS, settings.base or key, "method")
     tasks = tuple(task for task in entry.tasks if task in (settings.tasks or TASKS))
-    return registry.MethodEntry(entry.target, tasks, entry.seeded, entry.backbones)
+    return registry.MethodEntry(entry.target, tasks, entry.seeded, entry.backbones, entry.tuner)
 
 
 def tuner_name(profile: Profile, key: str, kind: str) -> str:
-    """The tuner of a method key on backbones of this kind: named in its config (`tuners`), else the kind's default.
+    """The tuner of a method key on backbones of this kind: named in its config (`tuners`), else its own or the kind's.
 
     Raises InputError naming the wrong kind or tuner and the nearest right one.
     """
@@ -172,9 +191,15 @@ def tuner_name(profile: Profile, key: str, kind: str) -> str:
         raise InputError(f"{where}: write it as {{{kind}: {{name: {registry.DEFAULT_TUNERS[kind]}}}}}.")
     for named in chosen:
         registry.lookup(registry.DEFAULT_TUNERS, named, f"kind of backbone in {where}")
-    name = chosen.get(kind, {}).get("name") or registry.DEFAULT_TUNERS[kind]
+    own = method_entry(profile, key).tuner
+    name = chosen.get(kind, {}).get("name") or own or registry.DEFAULT_TUNERS[kind]
     registry.lookup(registry.TUNERS, name, f"tuner in {where}.{kind}")
     return str(name)
+
+
+def corpora(profile: Profile) -> dict[str, CorpusSettings]:
+    """The corpora of a profile by name: that of the stand-ins and that of the knowledge bases."""
+    return {corpus.name: corpus for corpus in (profile.knowledge.corpus, profile.corpus) if corpus.name}
 
 
 def backbones_in_use(profile: Profile) -> tuple[str, ...]:
@@ -186,9 +211,15 @@ def runs(profile: Profile) -> Iterator[Run]:
     """Every run of the profile, in a fixed order."""
     for key, settings in profile.methods.items():
         entry = method_entry(profile, key)
-        # Two blocks may show the same backbone, whose runs are made once.
-        backbones = tuple(dict.fromkeys(profile.tables.blocks.values())) if entry.backbones else (NO_BACKBONE,)
         for recipe in settings.recipes or tuple(profile.recipes):
-            for backbone in backbones:
+            for backbone in _backbones_of(profile, key):
                 for seed in profile.seeds if entry.seeded else profile.seeds[:1]:
                     yield Run(recipe, backbone, key, seed)
+
+
+def _backbones_of(profile: Profile, key: str) -> tuple[str, ...]:
+    """The backbones that a method key runs on. Two blocks may show the same one, whose runs are made once."""
+    if not method_entry(profile, key).backbones:
+        return (NO_BACKBONE,)
+    limited = profile.methods[key].backbones
+    return tuple(name for name in dict.fromkeys(profile.tables.blocks.values()) if not limited or name in limited)

@@ -25,6 +25,7 @@ class MethodEntry:
     tasks: tuple[str, ...]  # of "rec", "src"
     seeded: bool = True  # False: the same result for every seed, so one run serves all
     backbones: bool = False  # True: one run per backbone of the profile
+    tuner: str = ""  # its tuner on every kind of backbone; "": that of DEFAULT_TUNERS
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ METHODS: Mapping[str, MethodEntry] = {
     "category-match": MethodEntry("gemsbench.methods.category_match:CategoryMatch", ("src",), seeded=False),
     "ncf": MethodEntry("gemsbench.methods.ncf:NCF", ("rec",)),
     "bsr": MethodEntry("gemsbench.methods.bsr:BSR", ("rec", "src"), backbones=True),
+    "gems": MethodEntry("gemsbench.methods.gems:GEMS", ("rec", "src"), backbones=True, tuner="gems"),
 }
 
 BACKBONES: Mapping[str, BackboneEntry] = {
@@ -56,9 +58,10 @@ BACKBONES: Mapping[str, BackboneEntry] = {
 TUNERS: Mapping[str, str] = {
     "full": "gemsbench.tuners.full:FullFineTuning",
     "lora": "gemsbench.tuners.lora:LoRA",
+    "gems": "gemsbench.tuners.gems:GEMSTuner",
 }
 
-DEFAULT_TUNERS: Mapping[str, str] = {"t5": "full", "qwen2": "lora"}  # kind of backbone -> tuner
+DEFAULT_TUNERS: Mapping[str, str] = {"t5": "full", "qwen2": "lora"}  # kind of backbone -> tuner, if a method has none
 
 RECIPES: Mapping[str, str] = {
     "simulated-amazon": "gemsbench.data.amazon:SIMULATED",
@@ -69,9 +72,10 @@ RECIPES: Mapping[str, str] = {
     "canonical": "gemsbench.data.own:RECIPE",
 }
 
-CORPORA: Mapping[str, str] = {  # plain text for pre-training; shares data/ with the recipes, so no name stands twice
+CORPORA: Mapping[str, str] = {  # plain text; shares data/ with the recipes, so no name stands twice
     "simulated-encyclopedia": "gemsbench.data.encyclopedia:CORPUS",
     "wikitext-2": "gemsbench.data.wikitext:CORPUS",
+    "wikipedia": "gemsbench.data.wikipedia:CORPUS",
 }
 
 

@@ -114,6 +114,67 @@ def test_a_backbone_comes_with_its_corpus_and_a_run_refuses_one_that_is_absent_o
     assert "(other settings). Make it again: `gemsbench backbone t5-mini --config tuned.yaml`" in shown
 
 
+def test_a_basis_comes_with_its_text_and_a_run_refuses_one_that_is_absent_or_out_of_date(
+    prepared: Path, run: Run
+) -> None:
+    known = TUNED | {"profile": "known", "methods": {"gems": {}}, "knowledge": {"settings": {"documents": 20}}}
+    (prepared / "known.yaml").write_text(yaml.safe_dump(known))
+    options = ("--config", "known.yaml")
+    train = ("train", "gems", "simulated-amazon", "--backbone", "t5-mini", *options)
+    assert "Make it first: `gemsbench backbone t5-mini --config known.yaml`" in run(
+        "basis", "t5-mini", *options, code=1
+    )
+    run("backbone", "t5-mini", *options, "--quiet")
+    assert "Make it first: `gemsbench basis t5-mini --config known.yaml`" in run(*train, code=1)
+    shown = run("basis", "t5-mini", *options)
+    assert "energy(k)" in shown and "knowledge basis in results/known/basis/t5-mini.safetensors" in shown
+    record = read_json(prepared / "results/known/basis/t5-mini.provenance.json")
+    assert record["threads"] == 1 and record["notes"]["about"]["documents"] == 20
+    assert record["notes"]["about"]["corpus"]["corpus"] == "simulated-encyclopedia"
+    assert (prepared / "results/known/basis/t5-mini.safetensors").stat().st_mode & 0o777 == 0o644
+    run("basis", "t5-mini", "--side", "output", *options, "--quiet")
+    assert (prepared / "results/known/basis/t5-mini-output.safetensors").is_file()
+    (prepared / "known.yaml").write_text(yaml.safe_dump(known | {"knowledge": {"settings": {"documents": 21}}}))
+    assert "(other settings). Make it again: `gemsbench basis t5-mini --config known.yaml`" in run(*train, code=1)
+    assert "'sideways' is not one of" in run("basis", "t5-mini", "--side", "sideways", *options, code=2)
+    side = {"methods": {"gems": {"config": {"tuners": {"t5": {"config": {"null_space_side": "output"}}}}}}}
+    (prepared / "known.yaml").write_text(yaml.safe_dump(known | side))
+    (prepared / "results/known/basis/t5-mini-output.safetensors").unlink()
+    assert "`gemsbench basis t5-mini --side output --config known.yaml`" in run(*train, code=1)
+
+
+def test_a_run_is_handed_its_basis_or_the_one_that_the_caller_names(
+    prepared: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = TUNED | {
+        "profile": "handed",
+        "methods": {"gems": {}, "bsr": {}},
+        "knowledge": {"settings": {"documents": 9}},
+    }
+    (prepared / "handed.yaml").write_text(yaml.safe_dump(known))
+    options = ("--config", "handed.yaml", "--quiet")
+    run("data", "prepare", "simulated-amazon", *options)
+    run("backbone", "t5-mini", *options)
+    run("basis", "t5-mini", *options)
+    seen: list[object] = []
+
+    def fitted(*arguments: Path | object, basis: Path | None = None, **_: object) -> None:
+        seen.append(basis)
+        folder = Path(str(arguments[4]))
+        for name in ("scores.parquet", "log.jsonl"):
+            write_json(folder / name, {})
+
+    monkeypatch.setattr("gemsbench.methods.run.fit_and_score", fitted)
+    for method in ("gems", "bsr"):
+        run("train", method, "simulated-amazon", "--backbone", "t5-mini", *options)
+    own = Path("results/handed/basis/t5-mini.safetensors")
+    shutil.copy(own, "mine.safetensors")
+    run("train", "gems", "simulated-amazon", "--backbone", "t5-mini", "--basis", "mine.safetensors", *options)
+    assert seen == [own, None, Path("mine.safetensors")]
+    record = read_json(prepared / "results/handed/runs/simulated-amazon/t5-mini/gems/1/provenance.json")
+    assert record["identity"]["inputs"]["basis"] == sha256_file(own)
+
+
 def test_a_hub_model_can_be_fetched_before_any_profile_uses_it(
     prepared: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,8 +50,8 @@ def test_simulated_text_is_written_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"simulate": write, "raw_files": pinned(TEXT).raw_files}], ids=["none", "both"])
-def test_a_corpus_is_pinned_or_simulated(fields: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="corpus 'test': give either raw_files or simulate"):
+def test_a_corpus_is_pinned_simulated_or_sampled(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="corpus 'test': give one of raw_files, simulate and sample"):
         corpus(**fields)
 
 

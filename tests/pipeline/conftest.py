@@ -37,10 +37,14 @@ backbones:
     heads: 2
     pretraining: {steps: 4, evaluations: 1}
   qwen-mini: *smallest
+knowledge: {settings: {documents: 20}}
 methods:
   random: {}
   popularity: {}
   bsr: {config: {loop: {epochs: 1}, validation_cases: 20}}
+  gems:
+    backbones: [t5-mini]
+    config: {loop: {epochs: 1}, validation_cases: 20, tuners: {t5: {config: {rank: 4}}}}
 tables:
   columns: {Amazon: simulated-amazon}
   blocks: {T5-base: t5-mini, Qwen-3B: qwen-mini}

@@ -90,7 +90,7 @@ class Chain:
                 {"out": root / name / "out"},
                 code=self.code,
                 replaceable=("weights",),
-                maker=backbone,
+                makers=(backbone,),
             )
             for name in ("one", "two")
         ]

@@ -29,6 +29,8 @@ def test_a_fresh_clone_needs_sync_and_then_nothing(pulled: Any) -> None:
     assert not (pulled.root / "data/simulated").exists()
     kept = {path.name for path in (pulled.root / "results/mini/backbones/t5-mini").iterdir()}
     assert kept == {"log.jsonl", "provenance.json"}, "weights are not versioned"
+    kept = {path.name for path in (pulled.root / "results/mini/basis").iterdir()}
+    assert kept == {"t5-mini.provenance.json"}, "nor are bases"
     assert "0 out of date, 0 not there yet" in pulled.gemsbench("sync").stdout
     assert pulled.pending() == {}
     before = pulled.result_times()
@@ -36,7 +38,7 @@ def test_a_fresh_clone_needs_sync_and_then_nothing(pulled: Any) -> None:
     assert pulled.dvc("repro").stdout.strip().endswith(CLEAN)
     assert pulled.dvc("status").stdout.strip() == CLEAN
     assert pulled.result_times() == before
-    assert pulled.gemsbench("sync").stdout.startswith("sync: 15 jobs in order, 0 stamped")
+    assert pulled.gemsbench("sync").stdout.startswith("sync: 18 jobs in order, 0 stamped")
 
 
 def test_dvc_repro_first_in_a_fresh_clone_does_nothing_either(pulled: Any) -> None:
@@ -64,7 +66,8 @@ def test_after_an_edit_in_a_clone_exactly_its_rows_run(pulled: Any) -> None:
 
 REPORT = {"tables": 1, "figures": 1}
 QWEN = {"fetch_simulated_encyclopedia": 1, "backbone_qwen_mini": 1, "train": 1, "evaluate": 1, **REPORT}
-BACKBONES = {**QWEN, "backbone_t5_mini": 1, "train": 2, "evaluate": 2}
+GEMS = {"fetch_simulated_encyclopedia": 1, "backbone_t5_mini": 1, "basis": 1, "train": 1, "evaluate": 1, **REPORT}
+BACKBONES = {**QWEN, **GEMS, "train": 3, "evaluate": 3}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,8 @@ BACKBONES = {**QWEN, "backbone_t5_mini": 1, "train": 2, "evaluate": 2}
     [
         ("src/gemsbench/tuners/lora.py", '"""', '"""Edited. ', QWEN),
         ("config/mini.yaml", "*smallest", "{width: 16}", QWEN),
+        ("src/gemsbench/tuners/gems.py", '"""', '"""Edited. ', GEMS),
+        ("config/mini.yaml", "documents: 20", "documents: 25", GEMS),
         ("src/gemsbench/backbones/stand_ins.py", '"""', '"""Edited. ', BACKBONES),
         ("config/mini.yaml", "words: 3000", "words: 4000", BACKBONES),
     ],

@@ -14,8 +14,9 @@ pytestmark = pytest.mark.slow
 REPORT = {"tables": 1, "figures": 1}
 POPULARITY = {"train": 1, "evaluate": 1, **REPORT}
 ROW = POPULARITY
-BACKBONES = {"backbone_t5_mini": 1, "backbone_qwen_mini": 1, "train": 2, "evaluate": 2, **REPORT}
-ROWS = {"train": 2, "evaluate": 2, **REPORT}  # of the one method with backbones
+ROWS = {"train": 3, "evaluate": 3, **REPORT}  # with a backbone: two of BSR, one of GEMS
+BACKBONES = {"backbone_t5_mini": 1, "backbone_qwen_mini": 1, "basis": 1, **ROWS}
+KNOWLEDGE = {"basis": 1, **ROW}
 
 
 def test_after_a_run_there_is_nothing_to_do_and_nothing_left_over(finished: Any) -> None:
@@ -51,9 +52,12 @@ def test_the_report_is_one_page_with_the_tables(finished: Any) -> None:
     [
         ("src/gemsbench/methods/popularity.py", '"""', '"""Edited. ', POPULARITY),
         ("config/mini.yaml", "popularity: {}", "popularity: {tasks: [rec]}", POPULARITY),
-        # A second seed of random and of the two rows with a backbone.
-        ("config/mini.yaml", "seeds: [1]", "seeds: [1, 2]", {"train": 3, "evaluate": 3, **REPORT}),
+        # A second seed of random and of the three rows with a backbone.
+        ("config/mini.yaml", "seeds: [1]", "seeds: [1, 2]", {"train": 4, "evaluate": 4, **REPORT}),
         ("src/gemsbench/tuners/lora.py", '"""', '"""Edited. ', ROW),
+        ("src/gemsbench/tuners/gems.py", '"""', '"""Edited. ', ROW),
+        ("src/gemsbench/training/knowledge.py", '"""', '"""Edited. ', KNOWLEDGE),
+        ("config/mini.yaml", "documents: 20", "documents: 25", KNOWLEDGE),
         ("src/gemsbench/identifiers/atomic.py", '"""', '"""Edited. ', ROWS),
         ("config/mini.yaml", "*smallest", "{width: 16}", {"backbone_qwen_mini": 1, **ROW}),
         ("src/gemsbench/backbones/stand_ins.py", '"""', '"""Edited. ', BACKBONES),
@@ -63,7 +67,7 @@ def test_the_report_is_one_page_with_the_tables(finished: Any) -> None:
             "src/gemsbench/protocol/prepare.py",
             '"""',
             '"""Edited. ',
-            {"prepare": 1, "train": 4, "evaluate": 4, **REPORT},
+            {"prepare": 1, "train": 5, "evaluate": 5, **REPORT},
         ),
     ],
 )
@@ -176,14 +180,14 @@ def test_another_tie_rule_makes_every_number_anew(finished: Any) -> None:
     finished.gemsbench("sync")
     finished.snakemake("--", "prepared")
     finished.gemsbench("sync")
-    assert finished.pending() == {"train": 4, "evaluate": 4, **REPORT}
+    assert finished.pending() == {"train": 5, "evaluate": 5, **REPORT}
 
 
 @pytest.mark.parametrize("file", ["envs/requirements.lock", "envs/torch.txt"])
 def test_another_library_version_trains_anew(finished: Any, file: str) -> None:
     path = finished.root / file
     path.write_text(path.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
-    assert finished.pending()["train"] == 4
+    assert finished.pending()["train"] == 5
 
 
 def test_prune_waits_for_a_running_workflow(finished: Any) -> None:

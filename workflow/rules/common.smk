@@ -14,7 +14,7 @@ sys.path.insert(0, str(SOURCE))
 from gemsbench.backbones.catalogue import LOG
 from gemsbench.errors import GemsbenchError
 from gemsbench.pipeline.environment import job_environment
-from gemsbench.pipeline.jobs import all_jobs, results_folder
+from gemsbench.pipeline.jobs import BASIS, all_jobs, results_folder
 from gemsbench.pipeline.resources import needs
 from gemsbench.pipeline.settings_files import settings_path, write_settings
 from gemsbench.pipeline.state import standing
@@ -88,6 +88,17 @@ def outputs_of(rule_name):
 def backbone_records():
     """How each backbone was made; its weights are asked for by the runs that need them."""
     return [str(path) for job in JOBS.get("backbone", {}).values() for path in (job.outputs[LOG], job.provenance_path)]
+
+
+def basis_records():
+    """How each knowledge basis was made; the bases are asked for by the runs that need them."""
+    return [str(job.provenance_path) for job in JOBS.get("basis", {}).values()]
+
+
+def basis_option(wildcards):
+    """The option that names the knowledge basis of a run; nothing where it reads none."""
+    path = job_of("train", wildcards).inputs.get(BASIS)
+    return f"--basis {path}" if path else ""
 
 
 def code(rule_name):

@@ -31,8 +31,9 @@ rule train:
     params:
         config=CONFIG,
         folder=lambda wildcards, output: os.path.dirname(output.scores),
+        basis=basis_option,
     message:
         "train {wildcards.method} on {wildcards.recipe} (backbone {wildcards.backbone}, seed {wildcards.seed})"
     shell:
         "gemsbench train {wildcards.method} {wildcards.recipe} --backbone {wildcards.backbone} --seed {wildcards.seed}"
-        " --config {params.config} --out {params.folder} --quiet > {log} 2>&1"
+        " {params.basis} --config {params.config} --out {params.folder} --quiet > {log} 2>&1"

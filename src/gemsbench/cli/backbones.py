@@ -11,6 +11,7 @@ import typer
 
 from gemsbench.cli.data import corpus_of, fetch_source
 from gemsbench.cli.options import DEFAULT_CONFIG, Config, Out, Quiet
+from gemsbench.errors import InputError
 
 if TYPE_CHECKING:
     from gemsbench.pipeline.job import Job
@@ -50,6 +51,30 @@ def backbone(name: BackboneName, config: Config = DEFAULT_CONFIG, out: Out = Non
         typer.echo(f"{name}: backbone in {folder}")
 
 
+def made_backbone(profile: Profile, name: str, config: Path) -> Path:
+    """The folder of a backbone of the profile; raises InputError while a file of it is missing or out of date."""
+    from gemsbench.pipeline.jobs import backbone_job
+
+    job = backbone_job(profile, name)
+    require_made(job, "backbone to tune", f"gemsbench backbone {name} --config {config}")
+    return job.folder
+
+
+def require_made(job: Job, what: str, command: str) -> None:
+    """Raise InputError unless the outputs of a job are there and of the present settings, inputs and code."""
+    from gemsbench.pipeline.state import judge
+
+    absent = next((path for path in job.outputs.values() if not path.is_file()), None)
+    if absent is not None:
+        raise InputError(f"{absent}: missing, so there is no {what}. Make it first: `{command}`.")
+    verdict, reason = judge(job)
+    if verdict != "current":
+        raise InputError(
+            f"{job.folder}: not the {what} of the present settings, inputs and code ({reason}). Make it again: "
+            f"`{command}`."
+        )
+
+
 @contextmanager
 def _corpus_text(profile: Profile, config: Path, job: Job) -> Iterator[Path | None]:
     """The text of the profile's corpus in a temporary file; None for a hub model, which needs none."""
@@ -58,6 +83,6 @@ def _corpus_text(profile: Profile, config: Path, job: Job) -> Iterator[Path | No
     if not job.inputs:
         yield None
         return
-    corpus, settings = corpus_of(profile, config)
+    corpus, settings = corpus_of(profile, config, profile.corpus.name)
     with text_file(corpus.load(job.raw_folder, settings)) as path:
         yield path

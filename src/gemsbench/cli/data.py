@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gemsbench.data.recipe import Recipe
     from gemsbench.profile import Profile
 
-SourceName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of the profile, or its corpus.")]
+SourceName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe or corpus of the profile.")]
 
 app = typer.Typer(help="Fetch, prepare, check and describe a recipe.", no_args_is_help=True)
 
@@ -53,36 +53,37 @@ def _recipe(profile: Profile, config: Path, name: str) -> tuple[Recipe, Any]:
     return recipe, load_settings(recipe.settings, values, f"{config}: recipes.{name}")
 
 
-def corpus_of(profile: Profile, config: Path) -> tuple[Corpus, Any]:
-    """The corpus of a profile and its settings; raises InputError naming a wrong setting."""
+def corpus_of(profile: Profile, config: Path, name: str) -> tuple[Corpus, Any]:
+    """A corpus of a profile and its settings; raises InputError naming a wrong setting."""
     from gemsbench.config import load_settings
+    from gemsbench.profile import corpora
     from gemsbench.registry import CORPORA, resolve
 
-    corpus = resolve(CORPORA[profile.corpus.name])
-    return corpus, load_settings(corpus.settings, profile.corpus.settings, f"{config}: corpus.settings")
+    corpus = resolve(CORPORA[name])
+    return corpus, load_settings(corpus.settings, corpora(profile)[name].settings, f"{config}: settings of {name}")
 
 
 @app.command()
 def fetch(recipe: SourceName, config: Config = DEFAULT_CONFIG, quiet: Quiet = False) -> None:
     """Put the raw files of a recipe or corpus in place: download, mirror or DVC remote, each checked; or simulate."""
-    from gemsbench.profile import load_profile
+    from gemsbench.profile import corpora, load_profile
     from gemsbench.registry import lookup
 
     profile = load_profile(config)
-    corpus = (profile.corpus.name,) if profile.corpus.name else ()
-    lookup(dict.fromkeys((*profile.recipes, *corpus)), recipe, f"recipe or corpus of {config}")
+    lookup(dict.fromkeys((*profile.recipes, *corpora(profile))), recipe, f"recipe or corpus of {config}")
     fetch_source(profile, config, recipe, quiet=quiet)
 
 
 def fetch_source(profile: Profile, config: Path, name: str, *, quiet: bool) -> None:
-    """Put the raw files of a recipe of the profile, or of its corpus, in place and record where they come from."""
+    """Put the raw files of a recipe or corpus of the profile in place and record where they come from."""
     from contextlib import nullcontext
 
     from gemsbench.data.fetch import fetch as fetch_files
     from gemsbench.pipeline.jobs import fetch_job
+    from gemsbench.profile import corpora
     from gemsbench.provenance import recording
 
-    source, settings = corpus_of(profile, config) if name == profile.corpus.name else _recipe(profile, config, name)
+    source, settings = corpus_of(profile, config, name) if name in corpora(profile) else _recipe(profile, config, name)
     job = fetch_job(profile, name)  # None for the user's own files
     with recording(job.folder, job, config) if job else nullcontext():
         folder = fetch_files(source, settings, profile.data_seed, Path(), quiet=quiet)

@@ -9,7 +9,6 @@ import typer
 from gemsbench.errors import UsageError
 
 VERBS = {
-    "basis": "the knowledge basis of GEMS",
     "encoder": "encoders trained before a method",
     "ids": "semantic identifiers",
     "leaderboard": "the leaderboard page",

@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from gemsbench.cli.backbones import made_backbone, require_made
 from gemsbench.cli.options import DEFAULT_CONFIG, Config, Out, Quiet, RecipeName, Seed, results_folder
-from gemsbench.errors import InputError
 from gemsbench.profile import NO_BACKBONE, Profile, Run, chosen_run, load_profile
 
 MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="A method key of the profile, e.g. ncf.")]
+Basis = Annotated[
+    Path | None, typer.Option("--basis", help="Knowledge basis of the backbone; default: the profile's own.")
+]
 Backbone = Annotated[str, typer.Option("--backbone", help="Backbone of the run; none for methods without one.")]
 
 
@@ -26,6 +29,7 @@ def train(
     recipe: RecipeName,
     backbone: Backbone = NO_BACKBONE,
     seed: Seed = 1,
+    basis: Basis = None,
     config: Config = DEFAULT_CONFIG,
     out: Out = None,
     quiet: Quiet = False,
@@ -40,11 +44,13 @@ def train(
     run = chosen_run(profile, Run(recipe, backbone, method, seed))
     results = results_folder(profile.profile)
     folder = out or run.folder(results)
-    weights = None if run.backbone == NO_BACKBONE else _made_backbone(profile, run.backbone, config)
-    with recording(folder, train_job(profile, run), config) as notes:
+    weights = None if run.backbone == NO_BACKBONE else made_backbone(profile, run.backbone, config)
+    known = _made_basis(profile, run, config) if basis is None else basis
+    job = train_job(profile, run, basis=basis)
+    with recording(folder, job, config) as notes:
         notes["threads"] = declared_threads(build_method(method, profile)[1])
         pack = results / "prepared" / recipe
-        fit_and_score(method, profile, run, pack, folder, backbone=weights, quiet=quiet)
+        fit_and_score(method, profile, run, pack, folder, backbone=weights, basis=known, quiet=quiet)
         diagnostics = folder / MODEL / DIAGNOSTICS
         if diagnostics.is_file():
             notes["diagnostics"] = read_json(diagnostics)
@@ -52,25 +58,17 @@ def train(
         typer.echo(f"{method} on {recipe}: scores in {folder / 'scores.parquet'}")
 
 
-def _made_backbone(profile: Profile, name: str, config: Path) -> Path:
-    """The folder of a backbone of the profile; raises InputError while a file of it is missing or out of date."""
-    from gemsbench.pipeline.jobs import backbone_job
-    from gemsbench.pipeline.state import judge
+def _made_basis(profile: Profile, run: Run, config: Path) -> Path | None:
+    """The knowledge basis that a run needs, None where it needs none; raises InputError while it is not there."""
+    from gemsbench.pipeline.jobs import BASIS, basis_job, basis_side
 
-    job = backbone_job(profile, name)
-    absent = next((path for path in job.outputs.values() if not path.is_file()), None)
-    if absent is not None:
-        raise InputError(
-            f"{absent}: missing, so there is no backbone to tune. Make it first: "
-            f"`gemsbench backbone {name} --config {config}`."
-        )
-    verdict, reason = judge(job)
-    if verdict != "current":
-        raise InputError(
-            f"{job.folder}: not the backbone of the present settings, inputs and code ({reason}). Make it again: "
-            f"`gemsbench backbone {name} --config {config}`."
-        )
-    return job.folder
+    side = basis_side(profile, run)
+    if side is None:
+        return None
+    job = basis_job(profile, run.backbone, side)
+    option = "" if side == "input" else f" --side {side}"
+    require_made(job, "knowledge basis", f"gemsbench basis {run.backbone}{option} --config {config}")
+    return job.outputs[BASIS]
 
 
 def score(

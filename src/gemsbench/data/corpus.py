@@ -1,4 +1,4 @@
-"""What a corpus is: plain-text documents on which a stand-in language model is pre-trained."""
+"""What a corpus is: plain-text documents, on which stand-ins are pre-trained and knowledge bases collected."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ class Corpus:
     raw_files: tuple[RawFile, ...] = ()  # pinned; empty for simulated text
     simulate: Callable[[Path, Any, int], None] | None = None  # (folder, settings, seed): writes the raw files
     simulated_files: tuple[str, ...] = ()  # what `simulate` writes, below data/simulated/<corpus>/
+    sample: Callable[[Path, Any, int], None] | None = None  # (folder, settings, seed): downloads and writes a part
+    sampled_files: tuple[str, ...] = ()  # what `sample` writes, below data/sampled/<corpus>/
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless the text is either pinned or simulated."""
-        if bool(self.raw_files) == (self.simulate is not None):
-            raise ValueError(f"corpus '{self.name}': give either raw_files or simulate.")
+        """Raise ValueError unless the text is pinned, simulated or sampled."""
+        if [bool(self.raw_files), self.simulate is not None, self.sample is not None].count(True) != 1:
+            raise ValueError(f"corpus '{self.name}': give one of raw_files, simulate and sample.")
 
 
 def read_text(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Raw files of a recipe or corpus: simulated, already there, from a DVC remote, from a mirror folder, or downloaded."""
+"""Raw files of a recipe or corpus: simulated, sampled, already there, from DVC, from a mirror folder, or downloaded."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ def fetch(recipe: Recipe | Corpus, settings: Any, seed: int, root: Path, *, quie
     root: the repository. Pinned files come, in this order, from data/raw/<recipe> itself, `dvc pull` of their .dvc file
     when a remote is configured, the folder named by GEMSBENCH_MIRROR, the public address. Raises InputError.
     """
-    if recipe.simulate is not None:
-        folder = root / "data" / "simulated" / recipe.name
+    make = recipe.simulate or (recipe.sample if isinstance(recipe, Corpus) else None)
+    if make is not None:
+        folder = root / "data" / ("simulated" if recipe.simulate else "sampled") / recipe.name
         with atomic_path(folder) as temporary:
             temporary.mkdir()
-            recipe.simulate(temporary, settings, seed)
+            make(temporary, settings, seed)
         return folder
     if not recipe.raw_files:
         return root / str(settings.folder)

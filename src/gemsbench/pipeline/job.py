@@ -13,8 +13,8 @@ from gemsbench.files import sha256_file
 from gemsbench.provenance import Identity
 from gemsbench.source_code import source_files, source_sha256
 
-RULES = ("fetch", "prepare", "backbone", "train", "evaluate", "tables", "figures")
-ON_DEMAND = ("fetch", "backbone")  # rules whose outputs may be missing while nothing that reads them runs
+RULES = ("fetch", "prepare", "backbone", "basis", "train", "evaluate", "tables", "figures")
+ON_DEMAND = ("fetch", "backbone", "basis")  # rules whose outputs may be missing while nothing that reads them runs
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Job:
     provenance: str = provenance.FILE_NAME
     pins: Mapping[str, str] = field(default_factory=dict)
     replaceable: tuple[str, ...] = ()  # inputs that are made again from code and settings which this job has too
-    maker: Job | None = None  # the job that makes the replaceable inputs, where its record outlives them
+    makers: tuple[Job, ...] = ()  # the jobs that make replaceable inputs, where their records outlive these
 
     @property
     def raw_folder(self) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gemsbench import registry
 from gemsbench.backbones.catalogue import LOG, RECORD, BackboneSpec
@@ -19,9 +19,12 @@ from gemsbench.data.recipe import Recipe
 from gemsbench.data.schema import TABLES
 from gemsbench.errors import InputError
 from gemsbench.pipeline.job import Job
-from gemsbench.profile import NO_BACKBONE, Profile, Run, backbones_in_use, method_entry, runs, tuner_name
+from gemsbench.profile import NO_BACKBONE, Profile, Run, backbones_in_use, corpora, method_entry, runs, tuner_name
 from gemsbench.protocol.pack import EXPORTED, MANIFEST, STATS
+from gemsbench.provenance import FILE_NAME
 from gemsbench.report.training_curves import FIGURE_FILES
+from gemsbench.training.basis_settings import BasisSettings
+from gemsbench.tuners.gems_settings import GEMSSettings
 
 RESULTS = Path("results")
 PUBLISHED = RESULTS / "published"
@@ -33,12 +36,17 @@ TABLE_FILES = (
     ),
     "index.html",
 )
+BASIS = "basis"  # among the inputs of a run and the outputs of a basis job
 LOCK = Path("envs/requirements.lock")
 TORCH = Path("envs/torch.txt")  # the one package that the lock leaves out
+GEMS_TUNER = "gems"  # the tuner that keeps to what a knowledge basis leaves free
+
+Side = Literal["input", "output"]  # of a linear layer
 
 # Where the work of each verb starts; targets that the registry names (of a recipe, method, tuner ...) come on top.
 PREPARE_CODE = "gemsbench.protocol.prepare:prepare"
 PRETRAIN_CODE = "gemsbench.training.pretraining:make_backbone"
+BASIS_CODE = "gemsbench.training.knowledge:make_basis"
 TRAIN_CODE = "gemsbench.methods.run:fit_and_score"
 EVALUATE_CODE = "gemsbench.evaluation.evaluation:evaluate"
 TABLES_CODE = "gemsbench.report.tables:write_tables"
@@ -51,7 +59,7 @@ def results_folder(profile: Profile) -> Path:
 
 
 def fetch_job(profile: Profile, name: str) -> Job | None:
-    """Raw files of a recipe or corpus: simulated, or downloaded by pinned hash; None for the user's own files."""
+    """Raw files of a recipe or corpus: simulated, sampled, or downloaded by hash; None for the user's own files."""
     target = _source_target(name)
     source: Recipe | Corpus = registry.resolve(target)
     if source.simulate is not None:
@@ -64,6 +72,11 @@ def fetch_job(profile: Profile, name: str) -> Job | None:
             outputs={file: folder / file for file in source.simulated_files},
             code=(target,),
         )
+    if isinstance(source, Corpus) and source.sample is not None:
+        folder = Path("data/sampled") / name
+        outputs = {file: folder / file for file in source.sampled_files}
+        # No code: revision and seed decide the sample, and an edit here must not download gigabytes again.
+        return Job("fetch", name, folder, _source_settings(profile, name), outputs=outputs)
     if source.raw_files:
         folder = Path("data/raw") / name
         outputs = {file.name: folder / file.name for file in source.raw_files}
@@ -107,7 +120,7 @@ def backbone_job(profile: Profile, name: str, out: Path | None = None) -> Job:
         # No code: the revision decides the files, and an edit here must not download gigabytes again.
         pinned = {"repository": spec.repository, "revision": spec.revision, "files": list(spec.files)}
         return Job("backbone", name, folder, {**settings, **pinned}, outputs=outputs)
-    raw = _corpus_job(profile, name)
+    raw = _corpus_job(profile, profile.corpus.name, f"{name} is pre-trained on plain text")
     corpus = {f"corpus/{file}": path for file, path in raw.outputs.items()}
     return Job(
         rule="backbone",
@@ -126,17 +139,68 @@ def backbone_job(profile: Profile, name: str, out: Path | None = None) -> Job:
     )
 
 
-def train_job(profile: Profile, run: Run, out: Path | None = None) -> Job:
+def basis_side(profile: Profile, run: Run) -> Side | None:
+    """Which knowledge basis the tuner of a run needs: of what layers read or of what they give; None: it needs none."""
+    if run.backbone == NO_BACKBONE:
+        return None
+    config, kind = profile.methods[run.method].config, registry.BACKBONES[run.backbone].kind
+    # New weights know nothing that could be kept.
+    if tuner_name(profile, run.method, kind) != GEMS_TUNER or config.get("initial") == "random":
+        return None
+    where = f"profile '{profile.profile}', methods.{run.method}.config.tuners.{kind}.config"
+    return load_settings(GEMSSettings, config.get("tuners", {}).get(kind, {}).get("config", {}), where).basis_side
+
+
+def basis_job(profile: Profile, name: str, side: Side = "input", out: Path | None = None) -> Job:
+    """The knowledge basis of a backbone, collected on the text that the profile names.
+
+    Raises InputError without a corpus, or for a setting that there is not.
+    """
+    backbone = backbone_job(profile, name)
+    corpus = profile.knowledge.corpus.name or profile.corpus.name
+    raw = _corpus_job(profile, corpus, f"the knowledge basis of {name} is collected on plain text")
+    folder = out or results_folder(profile) / "basis"
+    label = name if side == "input" else f"{name}-{side}"
+    settings: Any = load_settings(
+        BasisSettings, profile.knowledge.settings, f"profile '{profile.profile}', knowledge.settings"
+    )
+    texts = {f"corpus/{file}": path for file, path in raw.outputs.items()}
+    weights = _weights(backbone)
+    return Job(
+        rule="basis",
+        name=label,
+        folder=folder,
+        settings={
+            "backbone": name,
+            "backbone_made_with": dict(backbone.settings),
+            "side": side,
+            "settings": settings_dict(settings),
+            "corpus": _source_settings(profile, corpus),
+            "data_seed": profile.data_seed,
+        },
+        inputs={**texts, **weights, "requirements": LOCK, "torch": TORCH},
+        outputs={BASIS: folder / f"{label}.safetensors"},
+        code=(BASIS_CODE, registry.CORPORA[corpus], *backbone.code),
+        provenance=f"{label}.{FILE_NAME}",
+        pins={f"corpus/{file}": sha256 for file, sha256 in raw.pins.items()},
+        replaceable=(*(texts if raw.provenance else ()), *weights),
+        makers=(backbone,),
+    )
+
+
+def train_job(profile: Profile, run: Run, out: Path | None = None, *, basis: Path | None = None) -> Job:
     """Fit a method on a prepared recipe and score its test candidates.
 
-    A run with a backbone knows what decides the backbone, so that it is judged rightly where the weights are missing.
+    A run with a backbone knows what decides the backbone and its knowledge basis, so that it is judged rightly where
+    these are missing. basis: a file in the place of the profile's own basis.
     """
     folder = out or run.folder(results_folder(profile))
     entry = method_entry(profile, run.method)
     backbone = None if run.backbone == NO_BACKBONE else backbone_job(profile, run.backbone)
     tuner = tuner_name(profile, run.method, registry.BACKBONES[run.backbone].kind) if backbone else ""
-    model = {file: path for file, path in (backbone.outputs if backbone else {}).items() if file not in (RECORD, LOG)}
-    weights = {f"backbone/{file}": path for file, path in model.items()}
+    side = basis_side(profile, run)
+    known = basis_job(profile, run.backbone, side) if side else None
+    made = {**(_weights(backbone) if backbone else {}), **(known.outputs if known else {})}
     return Job(
         rule="train",
         name=_run_name(run),
@@ -152,18 +216,25 @@ def train_job(profile: Profile, run: Run, out: Path | None = None) -> Job:
             "seed": run.seed,
             **({"backbone_made_with": dict(backbone.settings), "tuner": tuner} if backbone else {}),
             **({"tuner_target": registry.TUNERS[tuner]} if backbone else {}),
+            **({"basis_made_with": dict(known.settings)} if known else {}),
         },
         inputs={
             **_pack(results_folder(profile) / "prepared" / run.recipe),
-            **weights,
+            **made,
+            **({BASIS: basis} if basis else {}),
             "requirements": LOCK,
             "torch": TORCH,
         },
         outputs={"scores": folder / "scores.parquet", "log": folder / "log.jsonl"},
         unversioned={"model": folder / "model"},
-        code=(TRAIN_CODE, entry.target, *((registry.TUNERS[tuner], *backbone.code) if backbone else ())),
-        replaceable=tuple(weights),
-        maker=backbone,
+        code=(
+            TRAIN_CODE,
+            entry.target,
+            *((registry.TUNERS[tuner], *backbone.code) if backbone else ()),
+            *(known.code if known else ()),
+        ),
+        replaceable=tuple(made),
+        makers=tuple(job for job in (backbone, known) if job),
     )
 
 
@@ -223,9 +294,12 @@ def all_jobs(profile: Profile) -> Iterator[Job]:
     """Every job of a profile, each after the jobs whose outputs it reads."""
     results = results_folder(profile)
     yield from (job for recipe in profile.recipes if (job := fetch_job(profile, recipe)) is not None)
-    yield from [_corpus_job(profile, job.name) for job in _backbone_jobs(profile) if _pretrained(job)][:1]
+    backbones, bases = _backbone_jobs(profile), _basis_jobs(profile)
+    read = dict.fromkeys(job.settings["corpus"]["corpus"] for job in (*backbones, *bases) if _pretrained(job))
+    yield from (job for corpus in read if (job := fetch_job(profile, corpus)) is not None)
     yield from (prepare_job(profile, recipe) for recipe in profile.recipes)
-    yield from _backbone_jobs(profile)
+    yield from backbones
+    yield from bases
     for run in runs(profile):
         yield train_job(profile, run)
     for run in runs(profile):
@@ -249,16 +323,26 @@ def _backbone_jobs(profile: Profile) -> list[Job]:
     return [backbone_job(profile, name) for name in backbones_in_use(profile)]
 
 
-def _pretrained(backbone: Job) -> bool:
-    return "corpus" in backbone.settings
+def _basis_jobs(profile: Profile) -> list[Job]:
+    needed = ((run.backbone, basis_side(profile, run)) for run in runs(profile))
+    return [basis_job(profile, name, side) for name, side in dict.fromkeys(needed) if side]
 
 
-def _corpus_job(profile: Profile, backbone: str) -> Job:
-    """The fetch job of the profile's corpus; raises InputError when there is none for the backbone to be trained on."""
-    job = fetch_job(profile, profile.corpus.name) if profile.corpus.name else None
+def _weights(backbone: Job) -> dict[str, Path]:
+    """What of a backbone is read by those that use it."""
+    return {f"backbone/{file}": path for file, path in backbone.outputs.items() if file not in (RECORD, LOG)}
+
+
+def _pretrained(job: Job) -> bool:
+    return "corpus" in job.settings
+
+
+def _corpus_job(profile: Profile, name: str, purpose: str) -> Job:
+    """The fetch job of a corpus of the profile; raises InputError when there is none for the purpose."""
+    job = fetch_job(profile, name) if name else None
     if job is None:
         raise InputError(
-            f"profile '{profile.profile}': {backbone} is pre-trained on plain text, and no corpus is named. Add "
+            f"profile '{profile.profile}': {purpose}, and no corpus is named. Add "
             f"`corpus: {{name: {next(iter(registry.CORPORA))}}}`."
         )
     return job
@@ -272,7 +356,9 @@ def _source_settings(profile: Profile, name: str) -> dict[str, Any]:
     corpus = name in registry.CORPORA
     where = f"profile '{profile.profile}', {'corpus' if corpus else 'recipe'} '{name}'"
     source: Recipe | Corpus = registry.resolve(_source_target(name))
-    settings: Any = load_settings(source.settings, profile.corpus.settings if corpus else profile.recipes[name], where)
+    settings: Any = load_settings(
+        source.settings, corpora(profile)[name].settings if corpus else profile.recipes[name], where
+    )
     key = "corpus" if corpus else "recipe"
     made_by = {"target": registry.CORPORA[name]} if corpus else {}
     return {key: name, **made_by, "settings": settings_dict(settings), "data_seed": profile.data_seed}

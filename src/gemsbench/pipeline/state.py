@@ -124,11 +124,13 @@ def _identity(job: Job, recorded: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _made(job: Job) -> dict[str, str]:
-    """Input -> hash of the file that its maker made last, by the maker's record; empty while that is out of date."""
-    maker = job.maker
-    record = read_record(maker.provenance_path) if maker and maker.provenance_path else None
-    if maker is None or record is None or _identity(maker, record.get("identity", {})) != record.get("identity"):
-        return {}
-    outputs = {path: name for name, path in maker.outputs.items()}
-    hashes = record.get("outputs", {})
-    return {name: hashes[outputs[path]] for name, path in job.inputs.items() if outputs.get(path) in hashes}
+    """Input -> hash of the file that its maker made last, by the maker's record, unless that is out of date."""
+    made: dict[str, str] = {}
+    for maker in job.makers:
+        record = read_record(maker.provenance_path) if maker.provenance_path else None
+        if record is None or _identity(maker, record.get("identity", {})) != record.get("identity"):
+            continue
+        outputs = {path: name for name, path in maker.outputs.items()}
+        hashes = record.get("outputs", {})
+        made |= {name: hashes[outputs[path]] for name, path in job.inputs.items() if outputs.get(path) in hashes}
+    return made
