@@ -10,16 +10,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 import gemsbench
 from gemsbench import seeds
 from gemsbench.backbones.catalogue import QwenMiniSettings, T5MiniSettings
-from gemsbench.backbones.loading import save_backbone
+from gemsbench.backbones.loading import load_backbone, save_backbone
 from gemsbench.backbones.stand_ins import build_stand_in
 from gemsbench.data import schema
 from gemsbench.evaluation.metrics import hit, rank_positives
 from gemsbench.evaluation.ragged import flatten
 from gemsbench.files import read_table, sha256_file, table_sha256, write_json, write_table
+from gemsbench.optim import KnowledgeBasis
 from gemsbench.protocol.pack import FORMAT_VERSION, QUESTION_COLUMNS, TrainingData
 from gemsbench.protocol.prompts import prompt_text
 
@@ -243,6 +245,20 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     for kind, settings in sizes.items():
         save_backbone(build_stand_in(settings, lines, seed=1), root / kind)
     return {kind: root / kind for kind in sizes}
+
+
+@pytest.fixture(scope="session")
+def bases(backbones: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Files of knowledge bases of the backbones, by kind ("t5": of inputs, "t5-output"), from random text."""
+    root = tmp_path_factory.mktemp("bases")
+    for kind, folder in backbones.items():
+        backbone = load_backbone(folder)
+        rows = backbone.model.config.vocab_size
+        texts = torch.randint(5, rows, (4, 8, 12), generator=torch.Generator().manual_seed(0))
+        batches = [{"input_ids": ids, **({"decoder_input_ids": ids[:, :6]} if kind == "t5" else {})} for ids in texts]
+        KnowledgeBasis.collect(backbone.model, batches).save(root / f"{kind}.safetensors")
+        KnowledgeBasis.collect(backbone.model, batches, side="output").save(root / f"{kind}-output.safetensors")
+    return {path.stem: path for path in root.iterdir()}
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,10 @@ from gemsbench.protocol.pack import TrainingData
 SHORT: dict[str, dict[str, Any]] = {
     "ncf": {"epochs": 2, "batch_size": 256},
     "bsr": {"loop": {"epochs": 2, "batch_size": 64}},
+    "gems": {
+        "loop": {"epochs": 2, "batch_size": 64},
+        "tuners": {k: {"config": {"rank": 4, "update_gap": 3, "learning_rate": 3e-3}} for k in ("t5", "qwen2")},
+    },
 }
 SAFE_SUFFIXES = {".json", ".jsonl", ".parquet", ".safetensors", ".jinja"}
 IN_A_FRESH_PROCESS = """
@@ -41,6 +45,7 @@ class Contender:
     name: str
     kind: str
     backbone: Path | None = None
+    basis: Path | None = None  # of methods whose tuner needs one
 
     @property
     def method(self) -> Any:
@@ -50,7 +55,8 @@ class Contender:
     def fit(self, data: TrainingData, out: Path, seed: int = 1) -> Path:
         """Fit on data into the folder out, which is returned."""
         settings = load_settings(self.method.Config, SHORT.get(self.name, {}), "test")
-        self.method.fit(settings, data, self.backbone, seed, out)
+        known = {"basis": self.basis} if self.basis else {}
+        self.method.fit(settings, data, self.backbone, seed, out, **known)
         return out
 
     def scores(self, artefact: Path, cases: pl.DataFrame) -> list[np.ndarray]:
@@ -73,10 +79,11 @@ CONTENDERS = [
 
 
 @pytest.fixture(scope="module", params=CONTENDERS, ids=lambda contender: f"{contender.name}{contender.kind}")
-def contender(request: pytest.FixtureRequest, backbones: Mapping[str, Path]) -> Contender:
+def contender(request: pytest.FixtureRequest, backbones: Mapping[str, Path], bases: Mapping[str, Path]) -> Contender:
     """Every name of the registry, with a tiny backbone of each kind where it needs one."""
     wanted: Contender = request.param
-    return replace(wanted, backbone=backbones.get(wanted.kind))
+    knowing = registry.METHODS[wanted.name].tuner == "gems"
+    return replace(wanted, backbone=backbones.get(wanted.kind), basis=bases[wanted.kind] if knowing else None)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,3 +78,53 @@ def test_optimizers_go_on_bit_by_bit(kind: type[torch.optim.Optimizer]) -> None:
         step(first, one, number)
         step(second, two, number)
     assert torch.equal(first, second)
+
+
+class Odd(torch.optim.SGD):
+    """An optimizer that keeps something beside the state of its parameters."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, lr=0.1)
+        self.kept: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "kept": self.kept}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
+        self.kept = state_dict["kept"]
+
+
+def test_what_belongs_to_no_parameter_comes_back_too(tmp_path: Path) -> None:
+    parameter = torch.nn.Parameter(torch.ones(2))
+    one, plain, two = Odd([parameter]), torch.optim.SGD([parameter], lr=0.1), Odd([parameter])
+    deep = {"gate": torch.randn(3, dtype=torch.float64), "half": [torch.ones(2, dtype=torch.bfloat16), None, "text"]}
+    one.kept = {"step": torch.tensor(7), "rate": 0.1 + 0.2, "name": "ü", "deep": deep, "empty": {}}
+    two.kept = {"n": 3}
+    save_checkpoint(tmp_path / "state", STATE, optimizer_tensors([one, plain, two]))
+    loaded = load_checkpoint(tmp_path / "state", "a")
+    assert loaded is not None
+    first, second = Odd([parameter]), Odd([parameter])
+    restore_optimizers([first, plain, second], loaded[1])
+    assert (first.kept["rate"], first.kept["name"], first.kept["empty"]) == (0.1 + 0.2, "ü", {})
+    for found, expected in (
+        (first.kept["step"], one.kept["step"]),
+        (first.kept["deep"]["gate"], deep["gate"]),
+        (first.kept["deep"]["half"][0], deep["half"][0]),  # type: ignore[index]
+    ):
+        assert found.dtype == expected.dtype  # type: ignore[union-attr]
+        assert torch.equal(found, expected)  # type: ignore[arg-type]
+    assert first.kept["deep"]["half"][1:] == [None, "text"]
+    assert second.kept == {"n": 3}
+
+
+def test_a_count_that_is_a_tensor_stays_one() -> None:
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    optimizer.state[parameter] = {"step": torch.tensor(3), "number": 3}  # torch turns other tensors into floats
+    saved = optimizer_tensors([optimizer])
+    optimizer.state.clear()
+    restore_optimizers([optimizer], saved)
+    kept = optimizer.state[parameter]
+    assert isinstance(kept["step"], torch.Tensor) and kept["step"].dtype == torch.int64
+    assert type(kept["number"]) is int and kept["number"] == 3

@@ -34,13 +34,23 @@ class BSR:
 
     Config = GenerativeSettings
 
-    def fit(self, config: GenerativeSettings, data: TrainingData, backbone: Path | None, seed: int, out: Path) -> None:
+    def fit(
+        self,
+        config: GenerativeSettings,
+        data: TrainingData,
+        backbone: Path | None,
+        seed: int,
+        out: Path,
+        *,
+        basis: Path | None = None,
+    ) -> None:
         """Tune the backbone on training cases until validation stops improving; resumes after a kill.
 
-        Writes a plain `from_pretrained` folder with codes, log.jsonl and diagnostics.json. Raises InputError without a
-        backbone or without training or validation cases.
+        basis: file of the backbone's knowledge basis, for the tuner gems. Writes a plain `from_pretrained` folder with
+        codes, log.jsonl and diagnostics.json. Raises InputError without a backbone or without training or validation
+        cases.
         """
-        fit_generative(__name__, config, atomic_codes(data.items), data, backbone, seed, out)
+        fit_generative(__name__, config, atomic_codes(data.items), data, backbone, seed, out, basis=basis)
 
     def score(self, artefact: Path, cases: pl.DataFrame) -> Iterator[ScoreArray]:
         """Yield float32 log-probabilities."""

@@ -47,3 +47,20 @@ class Method(Protocol):
         items; it carries no target and no label. A score depends on its case and item alone, not on other rows.
         """
         ...
+
+
+class KnowingMethod(Protocol):
+    """A method that can be handed the knowledge basis of its backbone, where the run's tuner uses one."""
+
+    def fit(
+        self,
+        config: Any,
+        data: TrainingData,
+        backbone: Path | None,
+        seed: int,
+        out: Path,
+        *,
+        basis: Path | None = None,
+    ) -> None:
+        """Fit as Method says; basis: a file of gemsbench.optim.KnowledgeBasis, made from the same backbone."""
+        ...

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -31,6 +33,7 @@ from gemsbench.identifiers.codes import ItemCodes
 from gemsbench.identifiers.vocabulary import token_strings, token_table
 from gemsbench.methods.generative_scoring import MAX_LENGTH, SETTINGS_FILE, IdentifierRanker, scored_end
 from gemsbench.methods.generative_validation import Validation
+from gemsbench.methods.initial_weights import draw_weights
 from gemsbench.progress import progress_bar
 from gemsbench.seeds import stream_seed
 from gemsbench.source_code import source_sha256
@@ -41,6 +44,7 @@ from gemsbench.training.loop import Problem, TrainingResult, train
 from gemsbench.training.loop_settings import LoopSettings
 from gemsbench.training.objective import identifier_loss
 from gemsbench.training.prompt_tokens import PromptTokens, unknown_rate
+from gemsbench.training.task_optimizer import TaskOptimizer
 from gemsbench.training.threads import torch_threads
 
 if TYPE_CHECKING:
@@ -54,7 +58,7 @@ VERSIONS = ("torch", "transformers", "tokenizers", "accelerate", "peft", "numpy"
 class TunerChoice:
     """How the weights of one kind of backbone move."""
 
-    name: str = ""  # of registry.TUNERS; "": the usual one of this kind of backbone
+    name: str = ""  # of registry.TUNERS; "": the method's own, or the usual one of this kind of backbone
     config: Mapping[str, Any] = field(default_factory=dict)  # fields of the tuner's Config
     loop: LoopSettings | None = None  # in the place of the method's, for this kind alone
 
@@ -67,6 +71,7 @@ class GenerativeSettings:
     loop: LoopSettings = field(default_factory=LoopSettings)
     train_tasks: tuple[str, ...] = ("rec", "src")  # one alone is the single-task form of the method
     validation_cases: int = VALIDATION_CASES  # per task, at most
+    initial: Literal["pretrained", "random"] = "pretrained"  # random: the backbone's architecture with new weights
 
     def __post_init__(self) -> None:
         for kind in self.tuners:
@@ -106,11 +111,16 @@ def fit_generative(
     backbone: Path | None,
     seed: int,
     out: Path,
+    *,
+    tuner: str = "",
+    basis: Path | None = None,
 ) -> None:
     """Tune a backbone to write the identifiers and save it as the folder out; goes on from `<out>.checkpoint`.
 
-    target: module of the method, whose source decides whether a checkpoint is still its own. out becomes a plain
-    `from_pretrained` folder with the codes, generative.json, diagnostics.json and log.jsonl.
+    target: module of the method, whose source decides whether a checkpoint is still its own. tuner: where the settings
+    name none; "": the usual one of the kind of backbone. basis: file of the backbone's knowledge basis, for a tuner
+    that needs one. out becomes a plain `from_pretrained` folder with the codes, generative.json, diagnostics.json and
+    log.jsonl.
     Raises InputError without a backbone, for colliding identifiers, and for data without training or validation cases.
     """
     if backbone is None:
@@ -119,8 +129,8 @@ def fit_generative(
     checkpoint = out.with_name(f"{out.name}.checkpoint")
     loop = settings.loop_of(check_folder(backbone).kind)
     with torch_threads(loop.threads):
-        parts = assemble(settings, codes, data, backbone, seed)
-        problem = _problem(parts, fingerprint(target, parts, backbone, seed), seed)
+        parts = assemble(settings, codes, data, backbone, seed, tuner=tuner, basis=basis)
+        problem = _problem(parts, fingerprint(target, parts, backbone, seed, basis), seed)
         with progress_bar("training", total=loop.epochs * problem.steps_per_epoch) as report:
             result = train(problem, loop, checkpoint, report)
         with atomic_path(out) as folder:
@@ -128,21 +138,34 @@ def fit_generative(
     delete_checkpoint(checkpoint)
 
 
-def assemble(settings: GenerativeSettings, codes: ItemCodes, data: TrainingData, folder: Path, seed: int) -> Assembly:
+def assemble(
+    settings: GenerativeSettings,
+    codes: ItemCodes,
+    data: TrainingData,
+    folder: Path,
+    seed: int,
+    *,
+    tuner: str = "",
+    basis: Path | None = None,
+) -> Assembly:
     """Load the backbone, add a token per code, put the tuner in, and turn the cases into prompts and targets."""
     kind = check_folder(folder).kind
     choice, loop = settings.tuners.get(kind, TunerChoice()), settings.loop_of(kind)
-    name = choice.name or registry.DEFAULT_TUNERS[kind]
-    tuner: Tuner = registry.resolve(registry.lookup(registry.TUNERS, name, "tuner"))()
+    name = choice.name or tuner or registry.DEFAULT_TUNERS[kind]
+    chosen: Tuner = registry.resolve(registry.lookup(registry.TUNERS, name, "tuner"))()
     half = loop.precision == "bf16"
-    backbone = load_backbone(folder, torch.bfloat16 if half and tuner.frozen_base else torch.float32)
+    backbone = load_backbone(folder, torch.bfloat16 if half and chosen.frozen_base else torch.float32)
+    if settings.initial == "random":
+        draw_weights(backbone, stream_seed(seed, "initial weights"))
     new_rows = add_tokens(backbone, token_strings(codes), stream_seed(seed, "new rows"))
-    tuned = tuner.prepare(
-        load_settings(tuner.Config, choice.config, f"tuners: {kind}: config ({name})"),
+    tuned = chosen.prepare(
+        load_settings(chosen.Config, choice.config, f"tuners: {kind}: config ({name})"),
         backbone,
         new_rows,
         activation_checkpointing=loop.activation_checkpointing,
         seed=stream_seed(seed, "tuner"),
+        tasks=settings.train_tasks,
+        basis=basis if settings.initial == "pretrained" else None,  # new weights know nothing
     )
     item_tokens = token_table(codes, new_rows.start)
     prompts = PromptTokens(backbone.tokenizer, kind, item_tokens, MAX_LENGTH[kind])
@@ -156,7 +179,7 @@ def assemble(settings: GenerativeSettings, codes: ItemCodes, data: TrainingData,
         backbone=backbone,
         tuner_name=name,
         tuned=tuned,
-        half=half and not tuner.frozen_base,
+        half=half and not chosen.frozen_base,
         examples=training_examples(data, settings.train_tasks, prompts, item_tokens),
         validation=Validation.of(data, settings.train_tasks, settings.validation_cases, ranker),
         first_row=new_rows.start,
@@ -185,7 +208,7 @@ def _problem(parts: Assembly, fingerprint: str, seed: int) -> Problem:
     )
 
 
-def fingerprint(target: str, parts: Assembly, folder: Path, seed: int) -> str:
+def fingerprint(target: str, parts: Assembly, folder: Path, seed: int, basis: Path | None = None) -> str:
     """sha256 of all that decides a fit: a checkpoint of another one is not used."""
     data = parts.data
     tables = (data.cases.sort("case_id"), data.valid_candidates.sort("case_id"), data.queries.sort("query_id"))
@@ -197,6 +220,7 @@ def fingerprint(target: str, parts: Assembly, folder: Path, seed: int) -> str:
             "data": [table_sha256(table) for table in tables],
             "codes": table_sha256(parts.codes.table()),
             "backbone": {file.name: sha256_file(file) for file in backbone},
+            "basis": None if basis is None else sha256_file(basis),
             "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
             "device": "cuda" if torch.cuda.is_available() else "cpu",
             "code": source_sha256(target, registry.TUNERS[parts.tuner_name]),
@@ -232,4 +256,14 @@ def _diagnostics(parts: Assembly, result: TrainingResult) -> dict[str, Any]:
         "unknown_token_share_of_queries": unknown_rate(parts.backbone.tokenizer, asked.to_list()),
         "items_in_no_training_case": 1 - len(warm) / parts.data.n_items,
         "validation_hit@10": parts.validation.by_warmth(warm),
+        **_optimizer_diagnostics(parts.tuned.optimizer),
     }
+
+
+def _optimizer_diagnostics(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What an optimizer that keeps the tasks apart says of itself at the end; how many matrices have which ranks."""
+    if not isinstance(optimizer, TaskOptimizer):
+        return {}
+    ranks = Counter(f"{shared} + {task} per task" for shared, task in optimizer.effective_ranks().values())
+    values = {name: value for name, value in optimizer.metrics().items() if math.isfinite(value)}
+    return {"optimizer": {**values, "matrices of rank": dict(sorted(ranks.items()))}}

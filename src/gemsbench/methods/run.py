@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from gemsbench.errors import InputError
 from gemsbench.evaluation.ragged import offsets_of
 from gemsbench.evaluation.scores import write_scores
 from gemsbench.files import canonical_json, read_json, write_json, write_text
-from gemsbench.methods.contract import Method, ScoreArray
+from gemsbench.methods.contract import KnowingMethod, Method, ScoreArray
 from gemsbench.profile import Profile, Run, method_entry
 from gemsbench.progress import quietly
 from gemsbench.protocol.pack import Pack, load_pack
@@ -37,12 +38,15 @@ def fit_and_score(
     out: Path,
     *,
     backbone: Path | None = None,
+    basis: Path | None = None,
     quiet: bool = False,
 ) -> Path:
     """Fit the profile's method on the pack into out/model and write out/scores.parquet, whose path is returned.
 
-    out is the run's folder; out/log.jsonl is the log.jsonl that the method leaves in its artefact. Called again
-    after a kill, methods with checkpoints go on. Raises InputError on a wrong setting, or scores that do not fit.
+    out is the run's folder; out/log.jsonl is the log.jsonl that the method leaves in its artefact. basis: the
+    backbone's knowledge basis, for methods whose tuner needs one (contract.KnowingMethod); no other method is handed
+    it. Called again after a kill, methods with checkpoints go on. Raises InputError on a wrong setting, or scores that
+    do not fit.
     """
     method, config = build_method(method_key, profile)
     pack = load_pack(pack_folder)
@@ -51,7 +55,10 @@ def fit_and_score(
     with quietly(quiet):
         began = time.perf_counter()
         data = pack.training_data()
-        method.fit(config, data, backbone, run.seed, model)
+        if basis is None:
+            method.fit(config, data, backbone, run.seed, model)
+        else:
+            _knowing(method, method_key).fit(config, data, backbone, run.seed, model, basis=basis)
         if not model.is_dir():
             raise InputError(f"{method_key}: fit returned without writing the folder `out` that it was given.")
         if (model / LOG).is_file():
@@ -61,6 +68,15 @@ def fit_and_score(
             write_text(out / LOG, canonical_json(line) + "\n")
         write_json(model / FITTED_ON, data.fitted_on)
         return _score(method, method_key, profile, run, pack, model, out / SCORES)
+
+
+def _knowing(method: Method, method_key: str) -> KnowingMethod:
+    if "basis" not in inspect.signature(method.fit).parameters:
+        raise InputError(
+            f"{method_key}: its tuner needs a knowledge basis, and {type(method).__name__}.fit takes none. Give fit a "
+            "keyword `basis` and hand it on to fit_generative, or name another tuner."
+        )
+    return cast(KnowingMethod, method)
 
 
 def rescore(method_key: str, profile: Profile, run: Run, pack_folder: Path, model: Path, out: Path) -> Path:

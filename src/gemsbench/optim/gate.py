@@ -21,7 +21,7 @@ _RMS_EMA = 0.99  # of the hypergradient's size
 _TO_PRIOR = 1e-2  # weight of the divergence from the prior
 
 
-_TENSORS = ("losses", "norms", "features", "applied", "given", "present", "hypergradient_square")
+_TENSORS = ("losses", "norms", "features", "applied", "given", "present", "alignment", "hypergradient_square")
 
 
 class Gate:
@@ -49,6 +49,7 @@ class Gate:
         self.applied = self.features
         self.given = self.weights(self.features)
         self.present = torch.zeros(count)  # 1: the task was in the last update
+        self.alignment = torch.full((count, count), torch.nan)  # as the gate last learned from it
         self.hypergradient_square = torch.zeros(())
 
     def observe(self, losses: Mapping[str, Tensor], norms: Mapping[str, Tensor], tokens: Mapping[str, float]) -> None:
@@ -103,6 +104,7 @@ class Gate:
         of task t (rows), summed over all matrices; rate: lr times scale of that update. The network is trained at the
         features that gave its weights.
         """
+        self.alignment = alignment.detach()
         weights = self.weights(self.applied)
         slope = hypergradient(alignment, self.losses, rate)
         self.hypergradient_square = torch.where(

@@ -333,10 +333,9 @@ class GEMS(torch.optim.Optimizer):
             overlaps = [matrix.overlap(task) for matrix in self.matrices if task in matrix.ranks]
             if overlaps:
                 values[f"overlap_{task}"] = sum(overlaps) / len(overlaps)
-        if self._update.alignment is not None:
-            for row, task in enumerate(self.tasks):
-                for column, other in enumerate(self.tasks):
-                    values[f"alignment_{task}_{other}"] = float(self._update.alignment[row, column])
+        for row, task in zip(self.gate.alignment.tolist(), self.tasks, strict=True):
+            pairs = zip(row, self.tasks, strict=True)
+            values |= {f"alignment_{task}_{other}": value for value, other in pairs if not math.isnan(value)}
         return values
 
     @torch.no_grad()

@@ -16,13 +16,12 @@ from gemsbench.optim.sums import SHARED, ProjectedSums
 
 
 class StepUpdate:
-    """Finishes matrices one by one and trains the gate; alignment: the last H [K, K] (Gate.learn)."""
+    """Finishes matrices one by one and trains the gate."""
 
     def __init__(
         self, config: GEMSConfig, tasks: Sequence[str], matrices: Sequence[ProjectedMatrix], gate: Gate
     ) -> None:
         self.config, self.tasks, self.matrices, self.gate = config, tasks, matrices, gate
-        self.alignment: Tensor | None = None
 
     def squares(self, record: StepRecord) -> dict[str, Tensor]:
         """Squared norms of the tasks' mean gradients (of their shared projections, where that is all there is)."""
@@ -120,8 +119,7 @@ class StepUpdate:
         """Train the gate where it is due and every pair of tasks has met; rate: lr times scale."""
         if record.cross and all((task, other) in record.alignment for task in self.tasks for other in self.tasks):
             rows = [[_total(record.alignment[task, other]) for other in self.tasks] for task in self.tasks]
-            self.alignment = torch.stack([torch.stack(row) for row in rows])
-            self.gate.learn(self.alignment, rate)
+            self.gate.learn(torch.stack([torch.stack(row) for row in rows]), rate)
 
 
 def _square(value: Tensor, tokens: float) -> Tensor:

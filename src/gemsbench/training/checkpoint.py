@@ -15,6 +15,9 @@ from torch import Tensor
 from gemsbench.files import atomic_path, canonical_json, remove
 
 _STATE = "state"
+_OF_ALL = "of-all"  # where optimizer_tensors puts what belongs to no single parameter
+_NUMBER = "-int"  # end of the name of a tensor that was a plain number
+_TENSOR = "tensor"  # the only key of a mapping that stands for a tensor
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -63,23 +66,60 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """The moments and step counts of the optimizers, named <optimizer>/<parameter>/<key>."""
-    return {
-        f"{number}/{parameter}/{key}": torch.as_tensor(value)
-        for number, optimizer in enumerate(optimizers)
-        for parameter, values in optimizer.state_dict()["state"].items()
-        for key, value in values.items()
-    }
+    """The state of the optimizers: <optimizer>/<parameter>/<key> for moments and step counts, and <optimizer>/of-all.
+
+    What an optimizer keeps beside the state of its parameters (the gate of GEMS) lies in the latter, as JSON, and its
+    tensors in <optimizer>/of-all/<number>. Learning rates and other options are not kept: the problem sets them.
+    """
+    tensors: dict[str, Tensor] = {}
+    for number, optimizer in enumerate(optimizers):
+        saved = optimizer.state_dict()
+        for parameter, values in saved["state"].items():
+            for key, value in values.items():
+                kind = _NUMBER if isinstance(value, int) else ""
+                tensors[f"{number}/{parameter}/{key}{kind}"] = torch.as_tensor(value)
+        of_all = {key: value for key, value in saved.items() if key not in ("state", "param_groups")}
+        if of_all:
+            found: list[Tensor] = []
+            text = canonical_json(_without_tensors(of_all, found))
+            tensors[f"{number}/{_OF_ALL}"] = torch.tensor(list(text.encode()), dtype=torch.uint8)
+            tensors |= {f"{number}/{_OF_ALL}/{place}": tensor for place, tensor in enumerate(found)}
+    return tensors
 
 
 def restore_optimizers(optimizers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
     """Put back what optimizer_tensors took."""
     for number, optimizer in enumerate(optimizers):
+        own = below(tensors, f"{number}/")
+        of_all = own.pop(_OF_ALL, None)
+        found = below(own, f"{_OF_ALL}/")
         values: dict[int, dict[str, Any]] = {}
-        for name, tensor in tensors.items():
-            owner, parameter, key = name.split("/")
-            if int(owner) == number:
+        for name, tensor in own.items():
+            parameter, key = name.split("/")
+            if parameter != _OF_ALL:
                 # SparseAdam counts steps with an int; a tensor there would change the precision of its bias correction.
-                is_count = tensor.ndim == 0 and not tensor.is_floating_point()
-                values.setdefault(int(parameter), {})[key] = int(tensor) if is_count else tensor
-        optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
+                value = int(tensor) if key.endswith(_NUMBER) else tensor
+                values.setdefault(int(parameter), {})[key.removesuffix(_NUMBER)] = value
+        rest = {} if of_all is None else _with_tensors(json.loads(bytes(of_all.tolist())), found)
+        optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"], **rest})
+
+
+def _without_tensors(value: Any, found: list[Tensor]) -> Any:
+    """The same with {_TENSOR: place in found} for each tensor; mappings with text keys, lists and JSON values only."""
+    if isinstance(value, Tensor):
+        found.append(value)
+        return {_TENSOR: len(found) - 1}
+    if isinstance(value, Mapping):
+        return {key: _without_tensors(entry, found) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_tensors(entry, found) for entry in value]
+    return value
+
+
+def _with_tensors(value: Any, found: Mapping[str, Tensor]) -> Any:
+    """Undo _without_tensors; tuples come back as lists."""
+    if isinstance(value, dict):
+        if value.keys() == {_TENSOR}:
+            return found[str(value[_TENSOR])]
+        return {key: _with_tensors(entry, found) for key, entry in value.items()}
+    return [_with_tensors(entry, found) for entry in value] if isinstance(value, list) else value

@@ -31,6 +31,7 @@ from gemsbench.training.checkpoint import (
 )
 from gemsbench.training.loop_settings import LoopSettings
 from gemsbench.training.step import Loss, StepLosses, Stepper
+from gemsbench.training.task_optimizer import TaskOptimizer, trained_parameters
 from gemsbench.training.threads import torch_threads
 
 __all__ = ["LoopSettings", "MicroBatch", "Problem", "TrainingResult", "train"]
@@ -99,9 +100,9 @@ def train(
     report is called after each step with (steps done, text); all steps are settings.epochs * problem.steps_per_epoch.
     The log has one line per evaluation (the first one before the first step), one per shortage of memory, and one at
     the end. Lines of evaluations have a loss of every task met in the training, None where it was not met since the
-    line before. The checkpoint is left to the caller, who deletes it (checkpoint.delete_checkpoint) once the model is
-    saved. Raises InputError when there is nothing to train on, when a loss, gradient or criterion is not finite, and
-    when one row does not fit into memory.
+    line before, and the optimizer's own metrics where it has some. The checkpoint is left to the caller, who deletes
+    it (checkpoint.delete_checkpoint) once the model is saved. Raises InputError when there is nothing to train on,
+    when a loss, gradient or criterion is not finite, and when one row does not fit into memory.
     """
     if problem.steps_per_epoch < 1:
         raise InputError("training: there is no step in an epoch, so there are no training examples.")
@@ -121,13 +122,14 @@ class _Run:
         problem.model.to(self.accelerator.device)
         args = (problem.model, problem.optimizer, problem.loss, self.accelerator, problem.seed, settings.max_grad_norm)
         self.stepper = Stepper(*args)
-        self.trainable = {name: p for name, p in problem.model.named_parameters() if p.requires_grad}
+        self.trainable = trained_parameters(problem.model, problem.optimizer)
         self.tasks = sorted({batch.task for batch in problem.step(0, 0)})
         self.total_steps = settings.epochs * problem.steps_per_epoch
         self.evaluated_after = settings.evaluation_steps(problem.steps_per_epoch)
         for group in problem.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])  # torch's own name for the peak of a schedule
         self.state, self.best = _State(), dict[str, Tensor]()
+        self.norms: Mapping[str, float] = {}  # of the last step's gradients
         self._restore()
         self._saved_at = self._began = time.monotonic()
         self._write_seconds = 0.0  # of the last checkpoint
@@ -146,7 +148,7 @@ class _Run:
         self._load_weights(self.best)
         stopped: Literal["patience", "epochs"] = "patience" if state.unimproved >= settings.patience else "epochs"
         end = {"stage": "end", "stopped": stopped, "step": state.step, "best_step": state.best_step}
-        return TrainingResult(stopped, state.best_step, state.criterion, [*_with_all_losses(state.log), end])
+        return TrainingResult(stopped, state.best_step, state.criterion, [*_with_equal_keys(state.log), end])
 
     @property
     def _epoch(self) -> float:
@@ -159,7 +161,9 @@ class _Run:
             group["lr"] = group["initial_lr"] * factor
         epoch, step = divmod(state.step, self.problem.steps_per_epoch)
         self.problem.model.train()
-        state.add(self.stepper.step(state.step, self.problem.step(epoch, step)))
+        losses = self.stepper.step(state.step, self.problem.step(epoch, step))
+        state.add(losses)
+        self.norms = losses.norms
         if self.stepper.row_limit != state.row_limit:
             state.row_limit = self.stepper.row_limit
             state.log.append({"stage": "memory", "step": state.step, "micro_batch_size": state.row_limit})
@@ -192,8 +196,16 @@ class _Run:
             **{f"loss_{task}": losses.get(task) for task in sorted({*self.tasks, *losses})},
             "learning_rate": rate,
             **{name: float(value) for name, value in values.items()},
+            **self._optimizer_metrics(),
             "seconds": round(self._seconds(), 3),
         }
+
+    def _optimizer_metrics(self) -> dict[str, float | None]:
+        optimizer = self.problem.optimizer
+        if not isinstance(optimizer, TaskOptimizer) or not self.state.step:
+            return {}
+        values = {name: float(value) for name, value in {**self.norms, **optimizer.metrics()}.items()}
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON has no NaN
 
     def _seconds(self) -> float:
         """Seconds since the last line of the log, those before a kill included."""
@@ -239,7 +251,7 @@ class _Run:
         restore_optimizers([self.problem.optimizer], below(tensors, "optimizer/"))
 
 
-def _with_all_losses(log: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The log with the losses of all tasks in each line of an evaluation: a rare task shows up in a later one only."""
-    names = sorted({name for line in log for name in line if name.startswith("loss_")})
+def _with_equal_keys(log: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The log with the same keys in each line of an evaluation: a rare task shows up in a later one only."""
+    names = dict.fromkeys(name for line in log if line["stage"] == "train" for name in line)
     return [{**line, **{name: line.get(name) for name in names if line["stage"] == "train"}} for line in log]

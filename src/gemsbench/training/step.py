@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from accelerate import Accelerator
@@ -15,16 +15,18 @@ from torch import Tensor, nn
 from gemsbench import seeds
 from gemsbench.errors import InputError
 from gemsbench.training.batches import MicroBatch
+from gemsbench.training.task_optimizer import TaskOptimizer, TaskPart, trained_parameters
 
 Loss = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    """Sums of token losses and numbers of target tokens, per task."""
+    """Sums of token losses and numbers of target tokens, per task; norms of gradients, before clipping."""
 
     sums: Mapping[str, float]
     tokens: Mapping[str, int]
+    norms: Mapping[str, float] = field(default_factory=dict)
 
 
 class Stepper:
@@ -42,7 +44,7 @@ class Stepper:
         self.model, self.optimizer, self.loss, self.accelerator = model, optimizer, loss, accelerator
         self.seed, self.max_grad_norm = seed, max_grad_norm
         self.row_limit: int | None = None
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.parameters = list(trained_parameters(model, optimizer).values())
 
     def step(self, number: int, micro_batches: Sequence[MicroBatch]) -> StepLosses:
         """Step `number` (from 0): one update with the mean loss over the target tokens of all micro-batches.
@@ -54,8 +56,9 @@ class Stepper:
             clear_device_cache(garbage_collection=True)
         for name, value in losses.sums.items():
             self._check_finite(value, f"the loss of task '{name}'", number)
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)
-        self._check_finite(float(norm), "the gradient", number)
+        norms = self._norms()
+        for name, norm in norms.items():
+            self._check_finite(norm, f"the {name.replace('_norm', '', 1).replace('_', ' ')}", number)
         try:
             self.optimizer.step()
         except torch.OutOfMemoryError as error:
@@ -63,7 +66,7 @@ class Stepper:
                 f"training: the optimizer's state does not fit into the memory of {self.accelerator.device}. "
                 "Train fewer parameters (LoRA), or take a smaller backbone or a larger device."
             ) from error
-        return losses
+        return replace(losses, norms=norms)
 
     def _try(self, number: int, micro_batches: Sequence[MicroBatch]) -> StepLosses | None:
         """Gradients and losses of the step; None when memory ran out, after lowering the limit."""
@@ -90,7 +93,8 @@ class Stepper:
         torch.manual_seed(seeds.stream_seed(self.seed, "dropout", number))
         self.optimizer.zero_grad(set_to_none=True)
         counts = [part.target_tokens for part in parts]
-        losses = [self._backward(part, sum(counts)) for part in parts]
+        final = len(parts) - 1
+        losses = [self._backward(part, sum(counts), n == final) for n, part in enumerate(parts)]
         sums: Counter[str] = Counter()
         tokens: Counter[str] = Counter()
         for part, count, loss in zip(parts, counts, torch.stack(losses).tolist(), strict=True):
@@ -98,16 +102,36 @@ class Stepper:
             tokens[part.task] += count
         return StepLosses(dict(sums), dict(tokens))
 
-    def _backward(self, part: MicroBatch, step_tokens: int) -> Tensor:
-        """Add the gradient of one micro-batch; returns its sum of token losses.
-
-        The one place where an optimizer can be told whose gradient comes next (part.task).
-        """
+    def _backward(self, part: MicroBatch, step_tokens: int, last: bool) -> Tensor:
+        """Add the gradient of one micro-batch; returns its sum of token losses."""
+        optimizer = self.optimizer
         tensors = {name: tensor.to(self.accelerator.device) for name, tensor in part.tensors.items()}
+        if not isinstance(optimizer, TaskOptimizer):
+            return self._add_gradient(tensors, step_tokens, None)
+        # Losses and tokens are divided alike: the gradient of a task is the mean over its own target tokens, that of
+        # all other parameters the mean over those of the step.
+        with optimizer.task(part.task, tokens=part.target_tokens / step_tokens, last=last) as named:
+            return self._add_gradient(tensors, step_tokens, named)
+
+    def _add_gradient(self, tensors: Mapping[str, Tensor], step_tokens: int, named: TaskPart | None) -> Tensor:
         with self.accelerator.autocast():
             loss = self.loss(self.model, tensors)
-        self.accelerator.backward(loss / step_tokens)
+        share = loss / step_tokens
+        if named is not None:
+            named.record(share.detach())
+        self.accelerator.backward(share)
         return loss.detach()
+
+    def _norms(self) -> dict[str, float]:
+        """Norms of what the step is made from; gradients that are not kept apart by task are clipped.
+
+        The paper clips none of GEMS's (gems.md 5.5): Adam's step does not depend on their size.
+        """
+        if not isinstance(self.optimizer, TaskOptimizer):
+            return {"gradient_norm": float(self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm))}
+        norms = {f"gradient_norm_of_{task}": norm for task, norm in self.optimizer.gradient_norms().items()}
+        others = [p.grad for p in self.parameters if p.grad is not None]
+        return {**norms, "gradient_norm_of_the_rest": float(nn.utils.get_total_norm(others))}
 
     def _check_finite(self, value: float, what: str, number: int) -> None:
         if not math.isfinite(value):

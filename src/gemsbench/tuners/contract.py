@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
@@ -25,7 +25,7 @@ class Tuned(Protocol):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """AdamW over the trainable parameters; the learning rate of each group is its peak."""
+        """What moves the trainable parameters; the learning rate of each group is its peak."""
         ...
 
     def counts(self) -> dict[str, int]:
@@ -55,9 +55,13 @@ class Tuner(Protocol):
         *,
         activation_checkpointing: bool = False,
         seed: int = 0,
+        tasks: Sequence[str] = (),
+        basis: Path | None = None,
     ) -> Tuned:
         """Make backbone.model (changed in place, once) trainable; new_rows are the ids of its added tokens.
 
-        seed draws what the tuner adds to the model. Raises InputError when the backbone does not suit the tuner.
+        seed draws what the tuner adds to the model. tasks: names of the tasks to come; basis: file of the backbone's
+        knowledge basis. A tuner ignores what it has no use for. Raises InputError when the backbone does not suit the
+        tuner, and when something that it needs is missing.
         """
         ...

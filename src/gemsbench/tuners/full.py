@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -83,6 +84,8 @@ class FullFineTuning:
         *,
         activation_checkpointing: bool = False,
         seed: int = 0,  # nothing is drawn
+        tasks: Sequence[str] = (),  # all alike
+        basis: Path | None = None,  # not used
     ) -> FullyTuned:
         """Make all parameters of backbone.model trainable.
 

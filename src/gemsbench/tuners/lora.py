@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -148,6 +148,8 @@ class LoRA:
         *,
         activation_checkpointing: bool = False,
         seed: int = 0,
+        tasks: Sequence[str] = (),  # all alike
+        basis: Path | None = None,  # not used
     ) -> LoRATuned:
         """Freeze backbone.model and put adapters into it; seed draws their A (Kaiming uniform, B is 0).
 
