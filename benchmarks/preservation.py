@@ -103,7 +103,7 @@ def _random(basis: KnowledgeBasis) -> KnowledgeBasis:
 
 def _orthonormal(shape: torch.Size, generator: torch.Generator) -> Tensor:
     columns: Tensor = torch.linalg.qr(torch.randn(shape, generator=generator))[0]
-    return columns.to(torch.bfloat16)
+    return columns.to(torch.bfloat16).contiguous()
 
 
 def _windows(folder: Path, documents: Any) -> Tensor:

@@ -275,3 +275,13 @@ def test_a_gradient_that_is_not_finite_does_not_pass_in_silence(lab: SimpleNames
 def test_a_model_without_linear_layers() -> None:
     with pytest.raises(ValueError, match="Linear"):
         gems_param_groups(nn.Sequential(nn.Conv1d(3, 4, 2)), rank=2)
+
+
+@pytest.mark.parametrize("preset", ["paper", "fast"])
+def test_no_pass_follows_the_last_one(preset: str) -> None:
+    model = nn.Sequential(nn.Linear(6, 6))
+    opt = GEMS(gems_param_groups(model, rank=2), preset=preset)
+    with opt.task("src", tokens=1, last=True) as part:
+        part.backward(model(torch.ones(2, 6)).sum())
+    with pytest.raises(ValueError, match=r"last=True.*opt\.step\(\)"), opt.task("rec", tokens=1):
+        pass

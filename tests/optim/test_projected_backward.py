@@ -46,7 +46,7 @@ def test_single_task_passes(lab: SimpleNamespace, gate_lag: int) -> None:
 
 
 def test_the_learned_gate_with_lag(lab: SimpleNamespace) -> None:
-    """With lag 1 both know the gradients by their shared projections only, so that also the gate is the same."""
+    """With lag 1 both know the gradients by their own projections only, so that also the gate is the same."""
     (model, opt), (twin, full) = pair(lab, gate_lag=1)
     for step in lab.lessons(model, 12):
         lab.train(opt, model, [step])

@@ -222,7 +222,10 @@ class GEMS(torch.optim.Optimizer):
             raise ValueError("GEMS: a pass is already open. Close `with opt.task(...)` before the next one.")
         full = self.config.backward == "full"
         record = self._begin()
+        if record.last:
+            raise ValueError("GEMS: another pass after the one with last=True. Call opt.step() first.")
         check_clean(self.matrices, record)
+        record.passes, record.last = record.passes + 1, batch.last
         for name, tokens in batch.tokens.items():
             record.tokens[name] = record.tokens.get(name, 0.0) + tokens
         self._batch = batch
@@ -312,7 +315,7 @@ class GEMS(torch.optim.Optimizer):
     def gradient_norms(self) -> dict[str, float]:
         """Norms over all projected matrices of the mean gradients collected for the coming step, per task.
 
-        Of the gradients' shared projections, where backward is not "full".
+        Of the gradients' projections on the tasks' own subspaces, where backward is not "full".
         """
         if self._record is None:
             return {}

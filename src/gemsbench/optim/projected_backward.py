@@ -99,9 +99,15 @@ class Taps:
         """Add the projections of the gradient d^T x; x [T, n], d [T, m]."""
         matrix, sums = self._matrices[number], record.of(number)
         x = x.to(d.dtype)
-        for store, key, component in ((sums.shared, task, SHARED), (sums.own, task, task)):
-            if component is not None and matrix.usable(component):
-                _add_product(store, key, x @ matrix.basis_in(component, d.dtype).T, d)
+        if matrix.usable(SHARED):
+            projected = x @ matrix.basis_in(SHARED, d.dtype).T
+            if record.sole and not matrix.config.attribution:  # one sum for all tasks, divided at once
+                weight = record.shared_weights(matrix.config.shared == "token_mean")[task]
+                _add_product(sums.total, SHARED, projected, d, weight)
+            else:
+                _add_product(sums.shared, task, projected, d)
+        if task is not None and matrix.usable(task):
+            _add_product(sums.own, task, x @ matrix.basis_in(task, d.dtype).T, d)
         if record.cross and task is not None:
             for other in (c for c in matrix.ranks if c not in (SHARED, task) and matrix.usable(c)):
                 _add_product(sums.cross, (other, task), x @ matrix.basis_in(other, d.dtype).T, d)
@@ -115,12 +121,11 @@ def _flat(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1, tensor.shape[-1])
 
 
-def _add_product(store: dict[Any, Tensor], key: Any, left: Tensor, right: Tensor) -> None:
-    """store[key] += left^T right, in float32 (float64 for float64)."""
-    if key not in store:
-        product = left.T @ right
-        store[key] = product if product.dtype == torch.float64 else product.float()
-    elif store[key].dtype == left.dtype:
-        store[key].addmm_(left.T, right)
-    else:
-        store[key] += left.T @ right
+def _add_product(store: dict[Any, Tensor], key: Any, left: Tensor, right: Tensor, scale: float = 1.0) -> None:
+    """store[key] += scale * left^T right, in float32 (float64 for float64)."""
+    if key in store and store[key].dtype == left.dtype:
+        store[key].addmm_(left.T, right, alpha=scale)
+        return
+    product = left.T @ right
+    product = (product if product.dtype == torch.float64 else product.float()).mul_(scale)
+    store[key] = store[key] + product if key in store else product

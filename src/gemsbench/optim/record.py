@@ -57,10 +57,17 @@ class StepRecord:
     losses: dict[str, Tensor] = field(default_factory=dict)
     sums: dict[int, ProjectedSums] = field(default_factory=dict)
     gradients: dict[int, dict[str | None, Tensor]] = field(default_factory=dict)  # [m, n], of full size
-    squares: dict[str, list[Tensor]] = field(default_factory=dict)  # of shared projections, per task and matrix
+    squares: dict[str, list[Tensor]] = field(default_factory=dict)  # of own projections, per task and matrix
     alignment: dict[tuple[str, str], list[Tensor]] = field(default_factory=dict)  # parts of H of the gate
     finished: set[int] = field(default_factory=set)
+    passes: int = 0  # opened so far
+    last: bool = False  # whether the present pass said that it is the last one
     unnamed: bool = False  # whether a pass came that no task was named for
+
+    @property
+    def sole(self) -> bool:
+        """Whether the present pass is all that the step has, so that its token counts are final."""
+        return self.passes == 1 and self.last
 
     def of(self, number: int) -> ProjectedSums:
         """The sums of a matrix, empty at first."""

@@ -24,10 +24,10 @@ class StepUpdate:
         self.config, self.tasks, self.matrices, self.gate = config, tasks, matrices, gate
 
     def squares(self, record: StepRecord) -> dict[str, Tensor]:
-        """Squared norms of the tasks' mean gradients (of their shared projections, where that is all there is)."""
+        """Squared norms of the tasks' mean gradients (of their projections on their own subspaces, if not full)."""
         parts: dict[str, list[Tensor]] = {task: list(found) for task, found in record.squares.items()}
         for number in range(len(self.matrices)):
-            kept = record.gradients.get(number, {}) or (record.sums[number].shared if number in record.sums else {})
+            kept = record.gradients.get(number, {}) or (record.sums[number].own if number in record.sums else {})
             for task, gradient in kept.items():
                 if task is not None:
                     parts.setdefault(task, []).append(_square(gradient, record.tokens[task]))
@@ -47,7 +47,7 @@ class StepUpdate:
         sums = record.sums.pop(number, ProjectedSums())
         if gradients:
             self._project(matrix, gradients, sums, record)
-        if sums.tasks() or sums.total is not None:
+        if sums.tasks() or sums.total:
             self._move(matrix, sums, record, group)
         record.finished.add(number)
 
@@ -64,26 +64,25 @@ class StepUpdate:
         elif matrix.any_due():
             for task, gradient in oriented.items():
                 matrix.collect_sketch(sums, task, gradient, record.step)
-        # Apart where something asks for the tasks' shares; else the sum is projected once.
-        apart = bool(self.config.gate_lag) or self.config.attribution
+        apart = self.config.attribution  # else the sum is projected once
         for task, gradient in oriented.items():
             if task is not None:
                 matrix.collect(sums, task, gradient, shared=apart, cross=record.cross)
         if (None in oriented or not apart) and matrix.usable(SHARED):
-            sums.total = matrix.basis(SHARED) @ joint
+            sums.total[SHARED] = matrix.basis(SHARED) @ joint
 
     def _move(self, matrix: ProjectedMatrix, sums: ProjectedSums, record: StepRecord, group: Mapping[str, Any]) -> None:
         """Moments and weight, from projections on the present bases; then the bases of a sketch."""
         weights = record.shared_weights(self.config.shared == "token_mean")
         if self.config.gate_lag:
-            for task, value in sums.shared.items():
+            for task, value in sums.own.items():
                 if task is not None:
                     record.squares.setdefault(task, []).append(_square(value, record.tokens[task]))
         if record.cross and not matrix.is_fresh(record.step):
             self._align(matrix, sums, record)
         projections = {task: value / record.tokens[task] for task, value in sums.own.items() if task is not None}
-        if sums.total is not None:
-            projections[SHARED] = sums.total
+        if sums.total:
+            projections |= sums.total
         elif sums.shared:
             projections[SHARED] = _weighted(sums.shared, weights)
         matrix.advance(projections, group["betas"], record.step if self.config.step_counter == "shared" else None)
