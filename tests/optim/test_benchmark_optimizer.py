@@ -44,6 +44,21 @@ def test_state_is_what_the_formula_says(entry: Any, method: str) -> None:
     assert memory["state"] == memory["state_formula"] > 0
 
 
+def test_galore_runs_where_it_is_installed(benchmark: Any, tmp_path: Path) -> None:
+    toy = ["--shape", "toy", "--layers", "1", "--rank", "8", "--tokens", "32", "--length", "8", "--repeats", "1"]
+    methods = ["GaLore", "GaLore (randomised)"]
+    record = benchmark.main([*toy, "--methods", *methods, "AdamW", "--output", str(tmp_path / "optimizer.json")])
+    (found,) = record.values()
+    if importlib.util.find_spec("galore_torch") is None:
+        assert set(found["missing"]) == set(methods)
+        assert list(found["contenders"]) == ["AdamW"]
+        return
+    for method in methods:
+        memory = found["contenders"][method]["memory"]
+        assert memory["state"] == memory["state_formula"] > 0
+        assert found["contenders"][method]["wall"]["refresh"] > 0
+
+
 def test_only_full_gradients_make_tensors_of_full_size(entry: Any) -> None:
     full = {method: bool(entry["contenders"][method]["memory"]["full_size"]) for method in METHODS}
     assert not full["GEMS fast"]

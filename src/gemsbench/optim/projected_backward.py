@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gemsbench.optim.matrix import ProjectedMatrix
 from gemsbench.optim.record import Batch, StepRecord
-from gemsbench.optim.sums import SHARED
+from gemsbench.optim.sums import SHARED, ProjectedSums
 
 
 class _Tap(torch.autograd.Function):
@@ -99,33 +99,52 @@ class Taps:
         """Add the projections of the gradient d^T x; x [T, n], d [T, m]."""
         matrix, sums = self._matrices[number], record.of(number)
         x = x.to(d.dtype)
-        if matrix.usable(SHARED):
-            projected = x @ matrix.basis_in(SHARED, d.dtype).T
-            if record.sole and not matrix.config.attribution:  # one sum for all tasks, divided at once
-                weight = record.shared_weights(matrix.config.shared == "token_mean")[task]
-                _add_product(sums.total, SHARED, projected, d, weight)
-            else:
-                _add_product(sums.shared, task, projected, d)
-        if task is not None and matrix.usable(task):
-            _add_product(sums.own, task, x @ matrix.basis_in(task, d.dtype).T, d)
+        components = [c for c in (SHARED, task) if c is not None and matrix.usable(c)]
         if record.cross and task is not None:
-            for other in (c for c in matrix.ranks if c not in (SHARED, task) and matrix.usable(c)):
-                _add_product(sums.cross, (other, task), x @ matrix.basis_in(other, d.dtype).T, d)
-        for component in (SHARED, task):
-            if component in matrix.places and matrix.due(component):
-                probe = matrix.probe(component, record.step).to(d.dtype)
-                _add_product(sums.sketch, (component, task), d @ probe.T, x)
+            components += [c for c in matrix.ranks if c not in (SHARED, task) and matrix.usable(c)]
+        if components:  # all of them in one product each way
+            rows = torch.cat([matrix.basis_in(c, d.dtype) for c in components])
+            products = _thin_product(x @ rows.T, d).split([matrix.ranks[c] for c in components])
+            for component, product in zip(components, products, strict=True):
+                self._add(sums, record, matrix, (component, task), product)
+        for due in (SHARED, task):
+            if due is not None and due in matrix.places and matrix.due(due):
+                probe = matrix.probe(due, record.step).to(d.dtype)
+                _add(sums.sketch, (due, task), _thin_product(d @ probe.T, x))
+
+    def _add(
+        self,
+        sums: ProjectedSums,
+        record: StepRecord,
+        matrix: ProjectedMatrix,
+        key: tuple[str, str | None],
+        product: Tensor,
+    ) -> None:
+        component, task = key
+        if component == SHARED and record.sole and not matrix.config.attribution:
+            # One sum for all tasks, divided at once.
+            _add(sums.total, SHARED, product.mul_(record.shared_weights(matrix.config.shared == "token_mean")[task]))
+        elif component == SHARED:
+            _add(sums.shared, task, product)
+        elif component == task:
+            _add(sums.own, task, product)
+        elif task is not None:
+            _add(sums.cross, (component, task), product)
 
 
 def _flat(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1, tensor.shape[-1])
 
 
-def _add_product(store: dict[Any, Tensor], key: Any, left: Tensor, right: Tensor, scale: float = 1.0) -> None:
-    """store[key] += scale * left^T right, in float32 (float64 for float64)."""
-    if key in store and store[key].dtype == left.dtype:
-        store[key].addmm_(left.T, right, alpha=scale)
-        return
+def _thin_product(left: Tensor, right: Tensor) -> Tensor:
+    """left^T right in float32 (float64 for float64)."""
     product = left.T @ right
-    product = (product if product.dtype == torch.float64 else product.float()).mul_(scale)
-    store[key] = store[key] + product if key in store else product
+    return product if product.dtype == torch.float64 else product.float()
+
+
+def _add(store: dict[Any, Tensor], key: Any, value: Tensor) -> None:
+    """store[key] += value; a part of a larger tensor is copied, or it would keep all of it."""
+    if key in store:
+        store[key] += value
+    else:
+        store[key] = value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
