@@ -14,9 +14,12 @@ from safetensors import safe_open
 import gemsbench
 
 README = Path(__file__).parents[1] / "README.md"
-EXAMPLES = [
-    text for text in re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL) if "import torch" in text
-]
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+EXAMPLES = [text for text in BLOCKS if "import torch" in text]
+
+
+def test_nothing_is_left_to_be_filled_in() -> None:
+    assert "@@" not in README.read_text("utf-8")
 
 
 def test_both_examples_are_found() -> None:
@@ -45,3 +48,12 @@ def test_the_optimizers_example_learns(tmp_path: Path) -> None:
         names = set(saved.keys())
     assert names
     assert names <= set(re.findall(r"'([\w.]+)'", printed.splitlines()[-1]))
+
+
+@pytest.mark.slow
+def test_the_basis_keeps_what_the_example_knows(tmp_path: Path) -> None:
+    (collected,) = (text for text in BLOCKS if "KnowledgeBasis.collect" in text)
+    begin = EXAMPLES[1].partition("for step in range")[0]
+    script = f"{begin}\npassages = torch.randint(2, 40, (4, 8, 12))\n{collected}\n"
+    script += "print(len(basis.groups)); assert KnowledgeBasis.load('basis.safetensors').verify(model) is None"
+    assert _run(script, tmp_path) == "8"

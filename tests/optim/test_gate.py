@@ -218,13 +218,13 @@ def test_the_hypergradient_equals_finite_differences(
     seen: dict[str, Any] = {}
     learn = opt.gate.learn
 
-    def spy(alignment: Tensor, rate: float) -> None:
-        seen.update(alignment=alignment.double(), rate=rate, losses=opt.gate.losses.double().clone())
-        learn(alignment, rate)
+    def spy(alignment: Tensor) -> None:
+        seen.update(alignment=alignment.double(), losses=opt.gate.losses.double().clone())
+        learn(alignment)
 
     opt.gate.learn = spy
     task.step(opt, model)
-    slope = gate_module.hypergradient(seen["alignment"], seen["losses"], seen["rate"])
+    slope = gate_module.hypergradient(seen["alignment"], seen["losses"])
     small = 1e-3
     unit = torch.eye(2, dtype=torch.float64) * small
     numeric = torch.tensor(

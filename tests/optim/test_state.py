@@ -23,7 +23,7 @@ TURNED = 8  # bytes per matrix: the step of its last new basis
 
 
 def expected_bytes(m: int, n: int, ranks: tuple[int, int], side: str, post: bool, basis_bytes: int) -> dict[str, int]:
-    """gems.md's table for two tasks: a R + 2 b R with clipped ranks; the cached copy only for bases of inputs."""
+    """Two tasks: a R + 2 b R with clipped ranks; the cached copy only for bases of inputs."""
     right = side == "right" or (side == "std" and m >= n)
     a, b = (n, m) if right else (m, n)
     total = sum(min(rank, m, n) for rank in (ranks[0], ranks[1], ranks[1]))

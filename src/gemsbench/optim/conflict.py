@@ -122,13 +122,15 @@ class AdamAttribution:
         before = {name: parameter.grad for name, parameter in self.parameters.items()}
         for parameter in self.parameters.values():
             parameter.grad = None
-        yield
-        kept = self._gradients.setdefault(label, {})
-        for name, parameter in self.parameters.items():
-            gradient, earlier = parameter.grad, before[name]
-            if gradient is not None:
-                kept[name] = kept[name] + gradient if name in kept else gradient.clone()
-            parameter.grad = earlier if gradient is None else gradient if earlier is None else earlier + gradient
+        try:
+            yield
+        finally:
+            kept = self._gradients.setdefault(label, {})
+            for name, parameter in self.parameters.items():
+                gradient, earlier = parameter.grad, before[name]
+                if gradient is not None:
+                    kept[name] = kept[name] + gradient if name in kept else gradient.clone()
+                parameter.grad = earlier if gradient is None else gradient if earlier is None else earlier + gradient
 
     @torch.no_grad()
     def advance(self) -> None:

@@ -11,12 +11,15 @@ from gemsbench.optim.record import Batch, StepRecord
 
 
 def check_clean(matrices: Sequence[ProjectedMatrix], record: StepRecord) -> None:
-    """Raise ValueError when a projected weight has a gradient, or projections of one, that no task was named for."""
+    """Raise ValueError when a pass failed, or a projected weight has a gradient that no task was named for."""
+    if record.broken:
+        raise ValueError("GEMS: a pass of this step failed. Call opt.zero_grad() and begin the step again.")
     for matrix in matrices:
         if matrix.weight.grad is not None or record.unnamed:
             raise ValueError(
                 f"GEMS: {matrix.name} has a gradient from outside `with opt.task(...)`. Run every backward pass of a "
-                "step inside it, or none (then GEMS is GaLore); call opt.step() or opt.zero_grad() between steps."
+                "step inside it, or none (then GEMS is GaLore); call opt.step() or opt.zero_grad() between steps. With "
+                "preset='fast' leave requires_grad of the projected weights off."
             )
 
 
@@ -32,8 +35,8 @@ def take_gradients(matrices: Sequence[ProjectedMatrix], record: StepRecord, task
 class LayerHooks:
     """Projects and frees each weight's gradient as soon as it is there; the last pass of a step finishes the layer.
 
-    The peak is one gradient instead of all of them per task. A layer whose bases are due keeps its gradients until it
-    is finished, since its new basis is not known before.
+    The peak is one gradient instead of all of them per task, except where bases are due: such a layer keeps its
+    gradients until it is finished, since its new basis is not known before. That is every layer in the first step.
     """
 
     def __init__(

@@ -59,7 +59,8 @@ class Gate:
                 if task in values:
                     value = values[task].detach().to(running)
                     keep = torch.where(running[place] > 0, self.config.gate_ema, 0.0)
-                    running[place] = keep * running[place] + (1 - keep) * value
+                    mean = keep * running[place] + (1 - keep) * value
+                    running[place] = torch.where(torch.isfinite(value), mean, running[place])
         counts = torch.tensor([float(tokens.get(task, 0.0)) for task in self.tasks])
         self.features = torch.stack([_shares(self.losses), _shares(self.norms), _shares(counts)])
 
@@ -97,16 +98,16 @@ class Gate:
         learns = self.config.gate == "learned" and len(self.tasks) > 1
         return learns and step > 1 and step % self.config.gate_every == 0
 
-    def learn(self, alignment: Tensor, rate: float) -> None:
+    def learn(self, alignment: Tensor) -> None:
         """One Adam step of the network.
 
-        alignment: H [K, K], the inner products <G_s, D_t P> of gradients of task s (columns) with the last own update
-        of task t (rows), summed over all matrices; rate: lr times scale of that update. The network is trained at the
-        features that gave its weights.
+        alignment: H [K, K], lr times scale times the inner products <G_s, D_t P> of gradients of task s (columns) with
+        the last own update of task t (rows), summed over all matrices; lr is the present one. The network is trained
+        at the features that gave its weights.
         """
         self.alignment = alignment.detach()
         weights = self.weights(self.applied)
-        slope = hypergradient(alignment, self.losses, rate)
+        slope = hypergradient(alignment, self.losses)
         self.hypergradient_square = torch.where(
             self.hypergradient_square > 0,
             _RMS_EMA * self.hypergradient_square + (1 - _RMS_EMA) * slope.square().mean(),
@@ -144,12 +145,12 @@ class Gate:
                 del self.adam.state[parameter]
 
 
-def hypergradient(alignment: Tensor, losses: Tensor, rate: float) -> Tensor:
-    """dJ/da [K] of J = sum_s L_s / EMA(L_s) after a step with weights a: -rate * H (1 / EMA).
+def hypergradient(alignment: Tensor, losses: Tensor) -> Tensor:
+    """dJ/da [K] of J = sum_s L_s / EMA(L_s) after a step with weights a: -H (1 / EMA).
 
     alignment: H [K, K] as Gate.learn takes it; losses: running means [K], 0 where unknown (then 1).
     """
-    return -rate * alignment @ torch.where(losses > 0, losses, torch.ones_like(losses)).reciprocal().to(alignment)
+    return -alignment @ torch.where(losses > 0, losses, torch.ones_like(losses)).reciprocal().to(alignment)
 
 
 def output_gradient(slope: Tensor, weights: Tensor, temperature: float) -> Tensor:

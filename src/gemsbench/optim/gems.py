@@ -18,15 +18,18 @@ from torch import Tensor, nn
 
 from gemsbench.optim.full_gradients import LayerHooks, check_clean, take_gradients
 from gemsbench.optim.gate import Gate
+from gemsbench.optim.groups import check_group
 from gemsbench.optim.matrix import ProjectedMatrix
 from gemsbench.optim.null_space import Projector
 from gemsbench.optim.plain import plain_step
 from gemsbench.optim.projected_backward import Taps
 from gemsbench.optim.record import Batch, StepRecord, rows_by_task
 from gemsbench.optim.rounding import seeded
+from gemsbench.optim.saving import check_saved, identity, restore_tensors
 from gemsbench.optim.settings import GEMSConfig, nearest
-from gemsbench.optim.step_update import StepUpdate
+from gemsbench.optim.step_update import StepUpdate, step_metrics
 from gemsbench.optim.sums import SHARED
+from gemsbench.optim.warning import WEIGHT_DECAY, WHOLE_PARAMETERS, warn_of_first_step
 
 if TYPE_CHECKING:
     from gemsbench.optim.knowledge_basis import KnowledgeBasis
@@ -40,7 +43,9 @@ class GEMS(torch.optim.Optimizer):
     params: groups of `gems_param_groups`, or of your own with the keys rank, task_rank, scale, side, update_gap, lr,
     weight_decay (galore-torch's update_proj_gap and proj_type are understood; such groups have no task subspaces unless
     task_rank says so). A group without rank is AdamW's. preset: paper, fast (the price of LoRA) or reference; any field
-    of GEMSConfig may be given beside it. Raises ValueError for settings, groups and weights that do not fit.
+    of GEMSConfig may be given beside it. Gradients of projected weights are taken out of .grad, so only this object's
+    zero_grad() forgets them, clipping passes them by, and GradScaler is not supported. Raises ValueError for settings,
+    groups and weights that do not fit.
     """
 
     def __init__(
@@ -55,11 +60,11 @@ class GEMS(torch.optim.Optimizer):
         **overrides: Any,
     ) -> None:
         self.config = GEMSConfig.of(preset, **overrides)
+        if isinstance(tasks, str):
+            raise ValueError(f"GEMS: tasks is the text '{tasks}'. Write a tuple of names, ('{tasks}',).")
         self.tasks, self._null_space, self._seed = tuple(dict.fromkeys(tasks)), null_space, seed
         if SHARED in self.tasks:
             raise ValueError(f"GEMS: a task cannot be called '{SHARED}'. Give it another name.")
-        if not 0 <= lr < math.inf:
-            raise ValueError(f"GEMS: lr is {lr}; it must be at least 0.")
         self.matrices: list[ProjectedMatrix] = []
         self._group_of: list[int] = []
         self._layers: list[tuple[nn.Module, ...]] = []
@@ -89,15 +94,13 @@ class GEMS(torch.optim.Optimizer):
             if theirs in group:
                 group[ours] = group.pop(theirs)
                 group.setdefault("task_rank", 0)
-        if group.get("side", "std") not in ("std", "right", "left"):
-            raise ValueError(f"GEMS: side (proj_type) '{group['side']}' is not one of std, right, left.")
+        if self._hooks is not None:
+            raise ValueError("GEMS: with this backward no group can be added later. Give all groups at the start.")
         super().add_param_group(group)
         group = self.param_groups[-1]
-        for parameter in group["params"]:
-            if parameter.dtype not in (torch.float32, torch.float64, torch.bfloat16):
-                raise ValueError(
-                    f"GEMS: a parameter is {parameter.dtype}. Train in float32 or bfloat16: float16 overflows."
-                )
+        check_group(group)
+        if self._null_space is not None and not group["rank"] and group["rows"] is None:
+            warnings.warn(WHOLE_PARAMETERS, stacklevel=3)
         if group["rank"]:
             self._add_matrices(group, layers)
 
@@ -108,15 +111,14 @@ class GEMS(torch.optim.Optimizer):
                 "GEMS: the null space needs the parameters' names. Make the groups with gems_param_groups."
             )
         if self._null_space is not None and group["weight_decay"] > 0 and self.config.null_space_mode != "gradient":
-            warnings.warn(
-                "GEMS: weight decay changes W x for every x, so the null space no longer preserves anything. Set "
-                "weight_decay=0.", stacklevel=4,
-            )  # fmt: skip
-        if self.config.backward == "projected" and (layers is None or group["side"] != "right"):
+            warnings.warn(WEIGHT_DECAY, stacklevel=4)
+        if self.config.backward != "full" and layers is None:
             raise ValueError(
-                "GEMS: backward='projected' needs the layers of the weights and side='right'. Make the groups with "
+                f"GEMS: backward='{self.config.backward}' needs the layers of the weights. Make the groups with "
                 "gems_param_groups, or set backward='full'."
             )
+        if self.config.backward == "projected" and group["side"] != "right":
+            raise ValueError("GEMS: backward='projected' needs side='right'. Set it, or backward='full'.")
         for place, (name, weight) in enumerate(zip(names, group["params"], strict=True)):
             if weight.ndim != 2:
                 raise ValueError(
@@ -161,17 +163,24 @@ class GEMS(torch.optim.Optimizer):
             )
         elif self.config.backward == "per_layer":
             self._hooks = LayerHooks(
-                self.matrices, lambda: None if self._batch is None else (self._batch, self._begin()), self._finish
+                self.matrices,
+                lambda: None if self._batch is None or self._paused else (self._batch, self._begin()),
+                self._finish,
             )
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Backward passes inside leave no trace in the optimizer: for probes between the passes of a step."""
+        kept = [(p, p.grad) for group in self.param_groups for p in group["params"]]
         self._paused = True
         try:
+            for parameter, _ in kept:
+                parameter.grad = None
             yield
         finally:
             self._paused = False
+            for parameter, gradient in kept:
+                parameter.grad = gradient
 
     def remove_hooks(self) -> None:
         """Take everything off the model again; the optimizer cannot be used afterwards."""
@@ -220,18 +229,21 @@ class GEMS(torch.optim.Optimizer):
     def _pass(self, batch: Batch) -> Iterator[Batch]:
         if self._batch is not None:
             raise ValueError("GEMS: a pass is already open. Close `with opt.task(...)` before the next one.")
-        full = self.config.backward == "full"
         record = self._begin()
+        if record.broken:
+            raise ValueError(
+                "GEMS: an earlier pass of this step failed. Call opt.zero_grad() and begin the step again."
+            )
         if record.last:
             raise ValueError("GEMS: another pass after the one with last=True. Call opt.step() first.")
         check_clean(self.matrices, record)
         record.passes, record.last = record.passes + 1, batch.last
         for name, tokens in batch.tokens.items():
             record.tokens[name] = record.tokens.get(name, 0.0) + tokens
-        self._batch = batch
+        self._batch, record.broken = batch, True
         try:
             yield batch
-            if full:
+            if self.config.backward == "full":
                 take_gradients(self.matrices, record, batch.task)
             record.close(batch)
         finally:
@@ -252,7 +264,15 @@ class GEMS(torch.optim.Optimizer):
         return dict(zip(self.tasks, self.gate.weights(self.gate.features), strict=True))
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget everything collected for the coming step, and the gradients of the plain parameters."""
+        """Forget everything collected for the coming step, and the gradients of the plain parameters.
+
+        Raises ValueError when backward="per_layer" has moved some layers already (after last=True).
+        """
+        if self._record is not None and self._record.finished:
+            raise ValueError(
+                "GEMS: layers of this step have moved already, in the pass with last=True. Call opt.step(); after an "
+                "error in that pass, go back to a checkpoint."
+            )
         self._record = None
         super().zero_grad(set_to_none)
 
@@ -280,23 +300,28 @@ class GEMS(torch.optim.Optimizer):
 
     def _step(self) -> None:
         record = self._begin()
-        if not record.tokens:
-            take_gradients(self.matrices, record, None)
-        else:
+        if record.tokens:
             check_clean(self.matrices, record)
+        else:
+            take_gradients(self.matrices, record, None)
         plain = [p for group in self.param_groups if not group["rank"] for p in group["params"] if p.grad is not None]
         if not (record.tokens or record.gradients or record.sums or plain):
-            self._record = None
             return
+        squares = self._update.squares(record)
+        if not all(bool(torch.isfinite(square)) for square in squares.values()):
+            raise ValueError("GEMS: a gradient holds NaN or infinity; nothing has moved. Lower the learning rate.")
         if not self.config.gate_lag:
-            self._update.observe(record, self._update.squares(record))
+            self._update.observe(record, squares)
             record.weights = self._weights()
         for number in range(len(self.matrices)):
             if number not in record.finished:
                 self._finish(number)
         plain_step(self.param_groups, self.state, sum(record.tokens.values()) or 1.0, self.config.rounding, self._seed)
-        self._update.learn(record, next((g["lr"] * g["scale"] for g in self.param_groups if g["rank"]), 0.0))
+        self._update.learn(record)
         if record.tokens:
+            if record.step == 1:
+                silent = self._hooks.silent if isinstance(self._hooks, Taps) else set()
+                warn_of_first_step(record, self.config, self.tasks, [self.matrices[n].name for n in sorted(silent)])
             self.gate.remember(record.weights or {}, record.tokens)
         if self.config.gate_lag:
             self._update.observe(record, self._update.squares(record))
@@ -305,8 +330,6 @@ class GEMS(torch.optim.Optimizer):
     def _finish(self, number: int) -> None:
         with torch.no_grad():
             self._update.finish(number, self._begin(), self.param_groups[self._group_of[number]])
-
-    # -- what to know of it -------------------------------------------------------------------------------------------
 
     def gate_weights(self) -> dict[str, float]:
         """What each task's own update counts, as of the last step."""
@@ -331,15 +354,7 @@ class GEMS(torch.optim.Optimizer):
 
     def metrics(self) -> dict[str, float]:
         """Numbers for a log: gate weights, mean overlap of each task's subspace with the shared one, H of the gate."""
-        values = {f"gate_{task}": weight for task, weight in self.gate_weights().items()}
-        for task in self.tasks:
-            overlaps = [matrix.overlap(task) for matrix in self.matrices if task in matrix.ranks]
-            if overlaps:
-                values[f"overlap_{task}"] = sum(overlaps) / len(overlaps)
-        for row, task in zip(self.gate.alignment.tolist(), self.tasks, strict=True):
-            pairs = zip(row, self.tasks, strict=True)
-            values |= {f"alignment_{task}_{other}": value for value, other in pairs if not math.isnan(value)}
-        return values
+        return step_metrics(self.matrices, self.gate)
 
     @torch.no_grad()
     def attributed_updates(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -350,11 +365,11 @@ class GEMS(torch.optim.Optimizer):
         """
         if not self.config.attribution:
             raise ValueError("GEMS: updates are attributed to tasks only with attribution=True.")
-        weights = dict(zip(self.tasks, self.gate.given, strict=True))
-        for matrix in self.matrices:
-            yield matrix.name, matrix.attributed(weights, self.config.betas, self.config.eps)
-
-    # -- saving -------------------------------------------------------------------------------------------------------
+        present = zip(self.tasks, self.gate.given, self.gate.present.tolist(), strict=True)
+        weights = {task: weight for task, weight, there in present if there}
+        for matrix, place in zip(self.matrices, self._group_of, strict=True):
+            group = self.param_groups[place]
+            yield matrix.name, matrix.attributed(weights, group["betas"], group["eps"])
 
     def state_dict(self) -> dict[str, Any]:
         """The usual state and groups, and under "gems" what belongs to no parameter; safe for weights_only=True."""
@@ -368,26 +383,16 @@ class GEMS(torch.optim.Optimizer):
 
     def _identity(self) -> dict[str, Any]:
         null_space = "" if self._null_space is None else self._null_space.hash
-        return {"tasks": list(self.tasks), "null_space": null_space}
+        return identity(self.config, self.tasks, null_space, self._seed, self.matrices)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put back what state_dict gave; every tensor keeps its own precision.
 
-        Raises ValueError for a state of other tasks, another null space, or other ranks.
+        Raises ValueError, and changes nothing, for a state of other tasks, another null space, side or ranks.
         """
-        identity = state_dict.get("gems_identity", self._identity())
-        for key, own in self._identity().items():
-            if identity[key] != own:
-                raise ValueError(f"GEMS: the saved state has {key} {identity[key]!r}, this optimizer has {own!r}.")
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        check_saved(state_dict, self._identity(), parameters, self.matrices)
         super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
-        # torch casts floating-point state to the parameter's precision: moments of bf16 weights would become bf16.
-        saved_ids = [key for group in state_dict["param_groups"] for key in group["params"]]
-        own_parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        for key, parameter in zip(saved_ids, own_parameters, strict=True):
-            for name, value in state_dict["state"].get(key, {}).items():
-                device = parameter.device if value.is_floating_point() else value.device
-                self.state[parameter][name] = value.detach().clone().to(device)
-        for matrix in self.matrices:
-            matrix.check_state()
+        restore_tensors(state_dict, parameters, self.state)
         self.gate.load({name.removeprefix("gate."): t for name, t in state_dict["gems"].items() if name != "step"})
         self._steps, self._record = int(state_dict["gems"]["step"]), None

@@ -2,8 +2,8 @@
 
 GEMS keeps updates out of these directions, W <- W + Delta (I - U_k U_k^T), so that W x stays what it was for every x
 that lies in them (arXiv 2601.09496, Eq. 18-20, whose sign and side are corrected: the paper prints U_k U_k^T from the
-left). U_k is kept in bfloat16, two bytes a number, and made orthonormal again whenever it is used: rounding alone would
-let 0.2 % of an update through.
+left). U_k is stored in bfloat16, two bytes a number, and made orthonormal again in float32 when it is first used:
+rounding alone would let 0.2 % of an update through.
 """
 
 from __future__ import annotations

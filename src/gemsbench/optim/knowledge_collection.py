@@ -1,4 +1,4 @@
-"""One forward pass of a frozen model over text that yields the spectrum of every input group (gems.md, section 7)."""
+"""One forward pass of a frozen model over text that yields the spectrum of every input group."""
 
 from __future__ import annotations
 

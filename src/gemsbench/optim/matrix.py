@@ -72,19 +72,29 @@ class ProjectedMatrix:
         """The tensors of this matrix, made at the first call."""
         state = self._state_of(self.weight)
         if not state:
-            total, device = sum(self.ranks.values()), self.weight.device
-            state["basis"] = torch.zeros((total, self.a), dtype=self.weight.dtype, device=device)
-            if self.on_basis and self.config.null_space_mode == "post":
-                state["back"] = torch.zeros_like(state["basis"])
-            for key in ("exp_avg", "exp_avg_sq"):
-                state[key] = torch.zeros((total, self.b), dtype=self.dtype, device=device)
-            if self.config.attribution:
-                shape = (len(self.ranks) - 1, self.ranks[SHARED], self.b)
-                state["exp_avg_tasks"] = torch.zeros(shape, dtype=self.dtype, device=device)
-            state["steps"] = torch.zeros(len(self.ranks), dtype=torch.int64)
-            state["due"] = torch.full((len(self.ranks),), NO_BASIS, dtype=torch.uint8)
-            state["turned"] = torch.zeros((), dtype=torch.int64)  # first step of the present bases
+            state.update({key: self._made(value) for key, value in self._empty_state().items()})
         return state
+
+    def _empty_state(self) -> dict[str, Tensor]:
+        """The state before the first step, on no device: names, shapes and dtypes only."""
+        total, meta = sum(self.ranks.values()), torch.device("meta")
+        state = {"basis": torch.zeros((total, self.a), dtype=self.weight.dtype, device=meta)}
+        if self.on_basis and self.config.null_space_mode == "post":
+            state["back"] = torch.zeros_like(state["basis"])
+        for key in ("exp_avg", "exp_avg_sq"):
+            state[key] = torch.zeros((total, self.b), dtype=self.dtype, device=meta)
+        if self.config.attribution:
+            shape = (len(self.ranks) - 1, self.ranks[SHARED], self.b)
+            state["exp_avg_tasks"] = torch.zeros(shape, dtype=self.dtype, device=meta)
+        state["steps"] = torch.zeros(len(self.ranks), dtype=torch.int64, device=meta)
+        state["due"] = torch.zeros(len(self.ranks), dtype=torch.uint8, device=meta)
+        state["turned"] = torch.zeros((), dtype=torch.int64, device=meta)  # first step of the present bases
+        return state
+
+    def _made(self, empty: Tensor) -> Tensor:
+        if empty.is_floating_point():
+            return torch.zeros_like(empty, device=self.weight.device)
+        return torch.full_like(empty, NO_BASIS if empty.dtype == torch.uint8 else 0, device="cpu")
 
     def oriented(self, matrix: Tensor) -> Tensor:
         """A matrix [m, n] as [a, b]."""
@@ -152,6 +162,8 @@ class ProjectedMatrix:
     def refresh(self, gradients: Mapping[str, Tensor], step: int) -> None:
         """New bases of the due components from their oriented mean gradients [a, b]; used at once."""
         for component in (c for c in self.ranks if c in gradients and self.due(c)):
+            if not bool(gradients[component].any()):
+                continue  # nothing to be seen yet, as behind a layer that starts at zero
             gradient, fill = gradients[component], self._random_rows(component, step)
             if self._confined is not None:
                 gradient = self._confined.apply(gradient.T).T
@@ -164,6 +176,8 @@ class ProjectedMatrix:
     def refresh_from_sketch(self, sketches: Mapping[str, Tensor], step: int) -> None:
         """New bases from the sketches [q, a] of mean gradients; used from the next step on."""
         for component, sketch in sketches.items():
+            if not bool(sketch.any()):
+                continue
             inside = sketch if self._confined is None else self._confined.apply(sketch)
             fill = self._random_rows(component, step)
             self._turn(component, basis_from_sketch(inside, self.ranks[component], fill), step + 1)
@@ -234,8 +248,8 @@ class ProjectedMatrix:
         """Move the weight along the components' directions, weighted by the gate (Eq. 8-9, 20), then decay it."""
         config = self.config
         directions = [
-            self.directions(c, config.betas, config.eps).mul_(weights[c]) if c in weights
-            else self.directions(c, config.betas, config.eps)
+            self.directions(c, group["betas"], group["eps"]).mul_(weights[c]) if c in weights
+            else self.directions(c, group["betas"], group["eps"])
             for c in components
         ]  # fmt: skip
         if directions:
@@ -260,20 +274,20 @@ class ProjectedMatrix:
             if root is not None:
                 share = state["exp_avg_tasks"][place].div(1 - betas[0] ** count).div_(root)
                 update += self.basis(SHARED, "back").T @ self._kept(share)
-            if int(state["steps"][self.places[task]]):
+            if task in weights and int(state["steps"][self.places[task]]):
                 own = self.directions(task, betas, eps).mul_(weights[task])
                 update += self.basis(task, "back").T @ own
             found[task] = self.oriented(update)
         return found
 
-    def check_state(self) -> None:
-        """Raise ValueError when a loaded state has other ranks or another side."""
-        state = self.state
-        total = sum(self.ranks.values())
-        if state["basis"].shape != (total, self.a) or state["exp_avg"].shape != (total, self.b):
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise ValueError when a saved state has other tensors or shapes than this matrix; {}: none was saved."""
+        own = {key: tuple(value.shape) for key, value in self._empty_state().items()}
+        saved = {key: tuple(value.shape) for key, value in state.items()}
+        if saved and saved != own:
             raise ValueError(
-                f"GEMS: the saved state of {self.name} has a basis of shape {tuple(state['basis'].shape)}, this "
-                f"optimizer has {(total, self.a)}. Use the ranks and the side it was saved with."
+                f"GEMS: the saved state of {self.name} has {saved}, this optimizer has {own}. Use the ranks, side, "
+                "null space and attribution it was saved with."
             )
 
     def overlap(self, task: str) -> float:

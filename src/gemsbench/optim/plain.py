@@ -12,15 +12,22 @@ from gemsbench.optim.rounding import Rounding, seeded, store
 
 
 def adamw_update(
-    weight: Tensor, gradient: Tensor, state: dict[str, Any], group: Mapping[str, Any], rounding: Rounding, seed: int
+    weight: Tensor,
+    gradient: Tensor,
+    tokens: float,
+    state: dict[str, Any],
+    group: Mapping[str, Any],
+    rounding: Rounding,
+    seed: int,
 ) -> None:
-    """One step of AdamW (arXiv 1711.05101) on a weight, or on the rows that group["rows"] = (start, stop) names.
+    """One step of AdamW (arXiv 1711.05101) along gradient / tokens.
 
+    On a whole weight, or on the rows that group["rows"] = (start, stop) names.
     Moments are float32 (float64 for float64 weights) and only of the trained rows; the other rows keep their bits.
     """
     start, stop = group["rows"] or (0, len(weight) if weight.ndim else 1)
     chosen = weight[start:stop] if weight.ndim else weight
-    gradient = gradient[start:stop] if weight.ndim else gradient
+    gradient = (gradient[start:stop] if weight.ndim else gradient) / tokens
     exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
     gradient = gradient.to(exact)
     if not state:
@@ -48,4 +55,4 @@ def plain_step(
     for place, (group, parameter) in enumerate(plain):
         if parameter.grad is not None:
             own = seeded(seed, "plain", place).initial_seed()
-            adamw_update(parameter, parameter.grad / tokens, states[parameter], group, rounding, own)
+            adamw_update(parameter, parameter.grad, tokens, states[parameter], group, rounding, own)

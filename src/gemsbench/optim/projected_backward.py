@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from gemsbench.optim.matrix import ProjectedMatrix
 from gemsbench.optim.record import Batch, StepRecord
 from gemsbench.optim.sums import SHARED, ProjectedSums
+
+_TAPPED: WeakKeyDictionary[nn.Module, RemovableHandle] = WeakKeyDictionary()  # layer -> its tap
 
 
 class _Tap(torch.autograd.Function):
@@ -27,7 +31,8 @@ class _Tap(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(features)
         ctx.receive = receive
-        return output.view_as(output)
+        ctx.mark_dirty(output)  # not a view: the layers after it may work in place
+        return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
@@ -48,13 +53,17 @@ class Taps:
         current: Callable[[], tuple[Batch | None, StepRecord] | None],
     ) -> None:
         self._matrices, self._current = matrices, current
+        self.silent = set(range(len(matrices)))  # those that no gradient has reached so far
         self._handles = []
         for number, (matrix, sharing) in enumerate(zip(matrices, layers, strict=True)):
             matrix.weight.requires_grad_(False)
             # It makes the output require a gradient where nothing before it does.
             anchor = torch.zeros((), device=matrix.weight.device, requires_grad=True)
             for layer in sharing:
-                self._handles.append(layer.register_forward_hook(self._hook(number, anchor), with_kwargs=True))
+                if layer in _TAPPED:  # by an earlier optimizer, which is given up
+                    _TAPPED[layer].remove()
+                _TAPPED[layer] = layer.register_forward_hook(self._hook(number, anchor, layer), with_kwargs=True)
+                self._handles.append(_TAPPED[layer])
 
     def remove(self) -> None:
         """Take the taps off, and let the weights have gradients again."""
@@ -63,12 +72,14 @@ class Taps:
         for matrix in self._matrices:
             matrix.weight.requires_grad_(True)
 
-    def _hook(self, number: int, anchor: Tensor) -> Callable[[nn.Module, Any, Any, Tensor], Tensor | None]:
+    def _hook(
+        self, number: int, anchor: Tensor, layer: nn.Module
+    ) -> Callable[[nn.Module, Any, Any, Tensor], Tensor | None]:
         def receive(features: Tensor, gradient: Tensor) -> None:
             self._receive(number, features, gradient)
 
-        def hook(_: nn.Module, inputs: Any, named: Any, output: Tensor) -> Tensor | None:
-            if not torch.is_grad_enabled():
+        def hook(module: nn.Module, inputs: Any, named: Any, output: Tensor) -> Tensor | None:
+            if not torch.is_grad_enabled() or module is not layer:  # a copy of the model is nobody's
                 return None
             features = inputs[0] if inputs else named["input"]
             tapped: Tensor = _Tap.apply(output, features, anchor, receive)  # type: ignore[no-untyped-call]
@@ -81,6 +92,7 @@ class Taps:
         if current is None:
             return
         (batch, record), matrix = current, self._matrices[number]
+        self.silent.discard(number)
         if batch is None:
             record.unnamed = True
         if batch is None or not batch.rows:
@@ -104,7 +116,7 @@ class Taps:
             components += [c for c in matrix.ranks if c not in (SHARED, task) and matrix.usable(c)]
         if components:  # all of them in one product each way
             rows = torch.cat([matrix.basis_in(c, d.dtype) for c in components])
-            products = _thin_product(x @ rows.T, d).split([matrix.ranks[c] for c in components])
+            products = torch.split(_thin_product(x @ rows.T, d), [matrix.ranks[c] for c in components])
             for component, product in zip(components, products, strict=True):
                 self._add(sums, record, matrix, (component, task), product)
         for due in (SHARED, task):

@@ -62,6 +62,7 @@ class StepRecord:
     finished: set[int] = field(default_factory=set)
     passes: int = 0  # opened so far
     last: bool = False  # whether the present pass said that it is the last one
+    broken: bool = False  # whether a pass has not come to its end
     unnamed: bool = False  # whether a pass came that no task was named for
 
     @property
@@ -83,6 +84,7 @@ class StepRecord:
 
     def close(self, batch: Batch) -> None:
         """Take in the losses of a pass that is over."""
+        self.broken = False
         for task, loss in batch.losses.items():
             self.losses[task] = self.losses[task] + loss if task in self.losses else loss
 

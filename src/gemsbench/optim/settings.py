@@ -117,7 +117,8 @@ def nearest(name: object, known: Iterable[str | int]) -> str:
     """Words for an error: the nearest known name first, then all of them."""
     names = [str(value) for value in known]
     close = difflib.get_close_matches(str(name), names, 1)
-    return (f"Did you mean '{close[0]}'? " if close else "") + f"Known: {', '.join(names)}."
+    listed = ", ".join(names) if len(names) <= 20 else f"{', '.join(names[:20])} and {len(names) - 20} more"
+    return (f"Did you mean '{close[0]}'? " if close else "") + f"Known: {listed}."
 
 
 def _choices() -> dict[str, tuple[Any, ...]]:

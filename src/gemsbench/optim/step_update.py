@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,10 +25,13 @@ class StepUpdate:
         self.config, self.tasks, self.matrices, self.gate = config, tasks, matrices, gate
 
     def squares(self, record: StepRecord) -> dict[str, Tensor]:
-        """Squared norms of the tasks' mean gradients (of their projections on their own subspaces, if not full)."""
+        """Squared norms of the tasks' mean gradients, or of their projections, if that is all there is.
+
+        Of the projections on the tasks' own subspaces; of the shared one, where they have none.
+        """
         parts: dict[str, list[Tensor]] = {task: list(found) for task, found in record.squares.items()}
         for number in range(len(self.matrices)):
-            kept = record.gradients.get(number, {}) or (record.sums[number].own if number in record.sums else {})
+            kept = record.gradients.get(number, {}) or _projected(record.sums.get(number, ProjectedSums()))
             for task, gradient in kept.items():
                 if task is not None:
                     parts.setdefault(task, []).append(_square(gradient, record.tokens[task]))
@@ -75,11 +79,11 @@ class StepUpdate:
         """Moments and weight, from projections on the present bases; then the bases of a sketch."""
         weights = record.shared_weights(self.config.shared == "token_mean")
         if self.config.gate_lag:
-            for task, value in sums.own.items():
+            for task, value in _projected(sums).items():
                 if task is not None:
                     record.squares.setdefault(task, []).append(_square(value, record.tokens[task]))
         if record.cross and not matrix.is_fresh(record.step):
-            self._align(matrix, sums, record)
+            self._align(matrix, sums, record, group)
         projections = {task: value / record.tokens[task] for task, value in sums.own.items() if task is not None}
         if sums.total:
             projections |= sums.total
@@ -102,23 +106,42 @@ class StepUpdate:
             sketches[component] = sketches[component] + part if component in sketches else part
         return sketches
 
-    def _align(self, matrix: ProjectedMatrix, sums: ProjectedSums, record: StepRecord) -> None:
-        """Add <G_s, D_t P> of this matrix, with the directions D_t of the last update (Gate.learn)."""
+    def _align(
+        self, matrix: ProjectedMatrix, sums: ProjectedSums, record: StepRecord, group: Mapping[str, Any]
+    ) -> None:
+        """Add lr s <G_s, D_t P> of this matrix, with the directions D_t of the last update (Gate.learn)."""
         for task, present in zip(self.tasks, self.gate.present.tolist(), strict=True):
             if not present or not matrix.usable(task) or not int(matrix.state["steps"][matrix.places[task]]):
                 continue
-            directions = matrix.directions(task, self.config.betas, self.config.eps)
+            directions = matrix.directions(task, group["betas"], group["eps"])
             for other in record.tokens:
                 gradient = sums.cross.get((task, other), sums.own.get(task) if task == other else None)
                 if gradient is not None:
-                    value = (gradient * directions).sum() / record.tokens[other]
+                    value = (gradient * directions).sum() * (group["lr"] * group["scale"] / record.tokens[other])
                     record.alignment.setdefault((task, other), []).append(value)
 
-    def learn(self, record: StepRecord, rate: float) -> None:
-        """Train the gate where it is due and every pair of tasks has met; rate: lr times scale."""
+    def learn(self, record: StepRecord) -> None:
+        """Train the gate where it is due and every pair of tasks has met."""
         if record.cross and all((task, other) in record.alignment for task in self.tasks for other in self.tasks):
             rows = [[_total(record.alignment[task, other]) for other in self.tasks] for task in self.tasks]
-            self.gate.learn(torch.stack([torch.stack(row) for row in rows]), rate)
+            self.gate.learn(torch.stack([torch.stack(row) for row in rows]))
+
+
+def step_metrics(matrices: Sequence[ProjectedMatrix], gate: Gate) -> dict[str, float]:
+    """Gate weights, the mean overlap of each task's subspace with the shared one, and H of the gate, by flat names."""
+    values = {f"gate_{task}": float(weight) for task, weight in zip(gate.tasks, gate.given, strict=True)}
+    for task in gate.tasks:
+        overlaps = [matrix.overlap(task) for matrix in matrices if task in matrix.ranks]
+        if overlaps:
+            values[f"overlap_{task}"] = sum(overlaps) / len(overlaps)
+    for row, task in zip(gate.alignment.tolist(), gate.tasks, strict=True):
+        pairs = zip(row, gate.tasks, strict=True)
+        values |= {f"alignment_{task}_{other}": value for value, other in pairs if not math.isnan(value)}
+    return values
+
+
+def _projected(sums: ProjectedSums) -> dict[str | None, Tensor]:
+    return sums.own or sums.shared
 
 
 def _square(value: Tensor, tokens: float) -> Tensor:
