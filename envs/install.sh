@@ -26,14 +26,27 @@ if command -v uv >/dev/null 2>&1; then
     [ -z "$certificate" ] || export SSL_CERT_FILE="${SSL_CERT_FILE:-$certificate}"
     export UV_COMPILE_BYTECODE=1 # as pip does: without it every start of snakemake takes seconds longer
     install() { uv pip install --quiet --python "$venv/bin/python" "$@"; }
-    unmet() { uv pip check --python "$venv/bin/python" 2>&1 || true; }
+    unmet() { uv --color never pip check --python "$venv/bin/python" 2>&1; } # uv tells everything on stderr
 else
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
     install() { "$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check "$@"; }
-    unmet() { "$venv/bin/python" -m pip check || true; }
+    unmet() { "$venv/bin/python" -m pip --disable-pip-version-check check; }
 fi
 # galore-torch, a peer in tests and benchmarks, asks for bitsandbytes, which only its 8-bit optimizer uses.
-check() { ! unmet | grep -i requir | grep -v 'galore-torch.*bitsandbytes'; }
+# Its line and the summaries may be said; any other line, or a failure that it does not explain, ends the installation.
+check() {
+    expected='galore-torch.* requires `?bitsandbytes`?, (which|but it)'
+    summary='^(Using Python |Checked [0-9]+ packages? in |Found [0-9]+ incompatibilit|All installed packages are compatible|No broken requirements found)'
+    status=0
+    said=$(unmet) || status=$?
+    others=$(echo "$said" | grep -Ev -e "$expected" -e "$summary" -e '^$') || true
+    if [ -z "$others" ] && { [ "$status" = 0 ] || { [ "$status" = 1 ] && echo "$said" | grep -Eq "$expected"; }; }; then
+        return 0
+    fi
+    echo "the installed packages do not fit together, or could not be checked (exit code $status):" >&2
+    echo "$said" >&2
+    return 1
+}
 
 has_nvidia_driver() { [ -e /proc/driver/nvidia/version ] || { command -v nvidia-smi && nvidia-smi -L; } >/dev/null 2>&1; }
 offered_cpu_build() {

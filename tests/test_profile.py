@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import yaml
 
 from gemsbench.errors import InputError
-from gemsbench.profile import Run, backbones_in_use, chosen_run, corpora, load_profile, method_entry, runs, tuner_name
+from gemsbench.profile import (
+    INITIAL,
+    TUNER_FIELDS,
+    Run,
+    backbones_in_use,
+    chosen_run,
+    corpora,
+    load_profile,
+    method_entry,
+    runs,
+    tuner_name,
+)
 
 MINIMAL: dict[str, Any] = {
     "profile": "p",
@@ -102,6 +114,13 @@ def test_knowledge_is_collected_on_the_profiles_corpus_or_one_of_its_own(tmp_pat
         load_profile(write(tmp_path, knowledge={"corpus": {"name": "wikipeda"}}))
 
 
+def test_what_a_profile_checks_of_a_tuned_method_is_what_its_settings_have() -> None:
+    from gemsbench.methods.generative import GenerativeSettings, TunerChoice  # loads torch
+
+    assert {field.name for field in fields(TunerChoice)} == set(TUNER_FIELDS)
+    assert get_args(get_type_hints(GenerativeSettings)["initial"]) == INITIAL
+
+
 def test_two_blocks_with_one_backbone_share_its_runs(tmp_path: Path) -> None:
     tables = BLOCKS | {"blocks": {"T5-base": "t5-mini", "Qwen-3B": "t5-mini"}}
     profile = load_profile(write(tmp_path, methods={"bsr": {}}, tables=tables, seeds=[1]))
@@ -141,8 +160,19 @@ def test_a_tuner_is_named_in_the_config_or_the_default_of_its_kind(tmp_path: Pat
         ({"corpus": {"name": "wikitext-3"}}, "unknown corpus.*Did you mean 'wikitext-2'"),
         ({"corpus": {"nam": "wikitext-2"}}, r"unknown key 'corpus\.nam'. Did you mean 'name'"),
         ({"methods": {"bsr": {"config": {"tuners": {"t6": {}}}}}}, "unknown kind of backbone.*Known: qwen2, t5"),
+        ({"methods": {"bsr": {"config": {"tuners": {"t5": {"name": 5}}}}}}, "unknown tuner.*'5'"),
         ({"methods": {"bsr": {"config": {"tuners": {"t5": {"name": "fulll"}}}}}}, "Did you mean 'full'"),
         ({"methods": {"bsr": {"config": {"tuners": {"t5": "full"}}}}}, r"write it as {t5: {name: full}}"),
+        (
+            {"methods": {"gems": {"config": {"tuners": None}}}},
+            r"methods\.gems\.config\.tuners: write.*{t5: {name: gems}}",
+        ),
+        (
+            {"methods": {"gems": {"config": {"tuners": {"t5": {"cofig": {}}}}}}},
+            r"tuners\.t5 'cofig'. Did you mean 'config'",
+        ),
+        ({"methods": {"gems": {"config": {"initial": "rnadom"}}}}, r"methods\.gems\.config\.initial.*mean 'random'"),
+        ({"methods": {"ncf": {"backbones": ["t5-mini"]}}, "tables": BLOCKS}, r"methods\.ncf\.backbones: ncf tunes no"),
         ({"methods": {"bsr": {}}}, r"methods\.bsr tunes a backbone.*Add one, e\.g\. `blocks: {T5-base: t5-mini}`"),
         ({"seeds": ["1"]}, r"seeds\.0: Input should be a valid integer"),
         ({"recipes": {"simulated-amzon": {}}}, "Did you mean 'simulated-amazon'"),

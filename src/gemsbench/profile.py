@@ -15,6 +15,9 @@ from gemsbench.errors import InputError
 TASKS = ("rec", "src")
 NO_BACKBONE = "none"
 BLOCKS = ("T5-base", "Qwen-3B")  # backbones of the paper, as Tables 1 and 2 name them
+# What methods that tune a backbone may choose; their settings dataclasses cannot be read without torch.
+TUNER_FIELDS = ("name", "config", "loop")  # under config.tuners.<kind>
+INITIAL = ("pretrained", "random")  # config.initial
 RESERVED = ("published", "leaderboard", "benchmarks")  # committed folders below results/
 
 
@@ -136,6 +139,8 @@ def _check_backbones(profile: Profile, path: Path) -> None:
 def _check_method(profile: Profile, key: str, settings: MethodSettings, path: Path) -> None:
     if settings.target and not re.fullmatch(r"[\w.]+:\w+", settings.target):
         raise InputError(f"{path}: methods.{key}.target: write '{settings.target}' as package.module:Name.")
+    if settings.backbones and not method_entry(profile, key).backbones:
+        raise InputError(f"{path}: methods.{key}.backbones: {settings.base or key} tunes no backbone. Leave it out.")
     for backbone in settings.backbones:
         blocks = dict.fromkeys(profile.tables.blocks.values())
         registry.lookup(blocks, backbone, f"backbone (not among the profile's table blocks) in {path}: methods.{key}")
@@ -148,6 +153,8 @@ def _check_method(profile: Profile, key: str, settings: MethodSettings, path: Pa
     if method_entry(profile, key).backbones:
         for kind in registry.DEFAULT_TUNERS:
             tuner_name(profile, key, kind)
+        initial = str(settings.config.get("initial", INITIAL[0]))
+        registry.lookup(dict.fromkeys(INITIAL), initial, f"value of methods.{key}.config.initial in {path}:")
         if not profile.tables.blocks:
             raise InputError(
                 f"{path}: methods.{key} tunes a backbone, and tables.blocks names none. Add one, e.g. `blocks: "
@@ -187,14 +194,16 @@ def tuner_name(profile: Profile, key: str, kind: str) -> str:
     """
     where = f"profile '{profile.profile}', methods.{key}.config.tuners"
     chosen = profile.methods[key].config.get("tuners", {})
+    usual = method_entry(profile, key).tuner or registry.DEFAULT_TUNERS[kind]
     if not isinstance(chosen, Mapping) or not all(isinstance(choice, Mapping) for choice in chosen.values()):
-        raise InputError(f"{where}: write it as {{{kind}: {{name: {registry.DEFAULT_TUNERS[kind]}}}}}.")
-    for named in chosen:
-        registry.lookup(registry.DEFAULT_TUNERS, named, f"kind of backbone in {where}")
-    own = method_entry(profile, key).tuner
-    name = chosen.get(kind, {}).get("name") or own or registry.DEFAULT_TUNERS[kind]
+        raise InputError(f"{where}: write it as {{{kind}: {{name: {usual}}}}}.")
+    for named, choice in chosen.items():
+        registry.lookup(registry.DEFAULT_TUNERS, str(named), f"kind of backbone in {where}")
+        for field_name in choice:
+            registry.lookup(dict.fromkeys(TUNER_FIELDS), str(field_name), f"key in {where}.{named}")
+    name = str(chosen.get(kind, {}).get("name") or usual)
     registry.lookup(registry.TUNERS, name, f"tuner in {where}.{kind}")
-    return str(name)
+    return name
 
 
 def corpora(profile: Profile) -> dict[str, CorpusSettings]:

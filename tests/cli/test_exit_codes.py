@@ -11,6 +11,9 @@ import pytest
 from gemsbench.cli import main
 from gemsbench.cli.later import VERBS
 
+GEMS = ("train", "gems", "simulated-amazon", "--backbone", "t5-mini")
+BSR = ("train", "bsr", *GEMS[2:])
+
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["gemsbench", *arguments])
@@ -31,6 +34,18 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["train", "ncf", "simulated-amazon", "--backbone", "t5-mini"], 1, "ncf has no run with backbone 't5-mini'"),
         (["backbone", "t5-minni"], 1, "Did you mean 't5-mini'?"),
         (["train", "bsr", "simulated-amazon"], 1, "bsr has no run with backbone 'none'. Use t5-mini, qwen-mini."),
+        (
+            ["train", "ncf", "simulated-amazon", "--basis", "x"],
+            1,
+            "--basis x: ncf with backbone 'none' uses no knowledge",
+        ),
+        ([*BSR, "--basis", "x"], 1, "--basis x: bsr with backbone 't5-mini' uses no knowledge basis"),
+        (
+            [*GEMS, "--basis", "config"],
+            1,
+            "--basis config: a folder, not a file. Name the .safetensors file that `gems",
+        ),
+        ([*GEMS, "--basis", "x"], 1, "--basis x: no such file."),
         (["show", "1", "--recipe", "simulated-qlin"], 1, "Did you mean 'simulated-qilin'?"),
         (["data", "validate", "simulated-amazon", "--out", "absent"], 1, "absent"),
         (["evaluat"], 2, "No such command 'evaluat'"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -141,6 +142,42 @@ def test_a_basis_comes_with_its_text_and_a_run_refuses_one_that_is_absent_or_out
     (prepared / "known.yaml").write_text(yaml.safe_dump(known | side))
     (prepared / "results/known/basis/t5-mini-output.safetensors").unlink()
     assert "`gemsbench basis t5-mini --side output --config known.yaml`" in run(*train, code=1)
+
+
+@pytest.mark.parametrize("verb", ["backbone", "basis"])
+def test_text_of_other_settings_is_fetched_anew(
+    prepared: Path, run: Run, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    read: list[int] = []
+
+    def backbone(spec: BackboneSpec, _settings: object, corpus: Path | None, out: Path, _seed: int) -> None:
+        read.extend([len(corpus.read_text().split())] if corpus else [])
+        for file in spec.files:
+            write_json(out / file, {})
+
+    def basis(_weights: Path, texts: Iterable[str], _settings: object, path: Path, *_: object, **__: object) -> object:
+        read.append(sum(len(text.split()) for text in texts))
+        write_json(path, {})
+        return SimpleNamespace(hash="", about={}, summary=str)
+
+    monkeypatch.setattr("gemsbench.training.pretraining.make_backbone", backbone)
+    monkeypatch.setattr("gemsbench.training.knowledge.make_basis", basis)
+    record = prepared / "data/simulated/simulated-encyclopedia/provenance.json"
+    for words in (3000, 6000):
+        corpus = {"name": "simulated-encyclopedia", "settings": {"words": words, "topics": 12, "note_topics": 8}}
+        pretrained = {"profile": "text", "corpus": corpus}
+        hub = {"profile": "text", "corpus": {}, "backbones": {}, "knowledge": {"corpus": corpus}}
+        hub["tables"] = {"columns": {}, "blocks": {"T5-base": "flan-t5-small"}}
+        chosen, name = (pretrained, "t5-mini") if verb == "backbone" else (hub, "flan-t5-small")
+        (prepared / "text.yaml").write_text(yaml.safe_dump(TUNED | chosen))
+        if verb == "basis":
+            run("backbone", name, "--config", "text.yaml")
+        run(verb, name, "--config", "text.yaml")
+        assert 0.9 * words < read.pop() < 1.5 * words
+        assert read_json(record)["identity"]["settings"]["settings"]["words"] == words
+        made = record.stat().st_mtime_ns
+        run(verb, name, "--config", "text.yaml")
+        assert record.stat().st_mtime_ns == made  # current text is not made again
 
 
 def test_a_run_is_handed_its_basis_or_the_one_that_the_caller_names(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 from gemsbench.errors import InputError
 from gemsbench.files import write_text
 from gemsbench.pipeline.job import Job
-from gemsbench.pipeline.jobs import BASIS, all_jobs, backbone_job, basis_job, basis_side, train_job
+from gemsbench.pipeline.jobs import BASIS, all_jobs, backbone_job, basis_job, train_job
 from gemsbench.pipeline.state import judge, standing, states
+from gemsbench.pipeline.tuner_settings import basis_side
 from gemsbench.profile import CorpusSettings, KnowledgeSettings, MethodSettings, Profile, Run, load_profile
 from gemsbench.provenance import recording
 
@@ -96,6 +99,10 @@ def test_each_basis_is_made_once_for_all_rows_that_read_it() -> None:
 def test_a_wrong_setting_of_the_tuner_or_the_basis_is_named_before_anything_runs() -> None:
     with pytest.raises(InputError, match=r"methods\.gems\.config\.tuners\.t5\.config: unknown key 'null_spce'"):
         list(all_jobs(profile({"gems": tuned("t5", null_spce=False)})))
+    where = r"profile 'mini', methods\.gems\.config\.tuners\.t5\.config"
+    for initial in ({}, {"initial": "random"}):
+        with pytest.raises(InputError, match=where + ": gems: rank is 0; it must be at least 1"):
+            list(all_jobs(profile({"gems": tuned("t5", rank=0) | initial})))
     wrong = replace(profile(), knowledge=KnowledgeSettings(settings={"k": "n/1"}))
     with pytest.raises(InputError, match="knowledge: k: k = n/1: nothing would be left"):
         list(all_jobs(wrong))
@@ -106,6 +113,24 @@ def test_a_wrong_setting_of_the_tuner_or_the_basis_is_named_before_anything_runs
         InputError, match="the knowledge basis of flan-t5-base is collected on plain text, and no corpus"
     ):
         list(all_jobs(hub))
+
+
+def test_the_released_code_s_settings_are_refused_on_a_backbone_that_it_does_not_know() -> None:
+    reference = tuned("qwen2", preset="reference", null_space=False)
+    with pytest.raises(InputError, match=r"tuners\.qwen2\.config\.preset: .*Limit .* by methods\.gems\.backbones"):
+        list(all_jobs(profile({"gems": reference})))
+    limited = profile({"gems": reference})
+    methods = {**limited.methods, "gems": replace(limited.methods["gems"], backbones=("t5-mini",))}
+    assert names(replace(limited, methods=methods)) == ["t5-mini"]
+
+
+def test_jobs_are_listed_without_torch() -> None:
+    code = (
+        "import sys; from pathlib import Path; from gemsbench.pipeline.jobs import all_jobs\n"
+        "from gemsbench.profile import load_profile; list(all_jobs(load_profile(Path('config/mini.yaml'))))\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_setting_of_the_basis_changes_it_and_the_rows_that_read_it() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import TrainingArguments
 
 from gemsbench.errors import InputError
-from gemsbench.optim import GEMS, GEMSConfig, gems_param_groups
+from gemsbench.optim import GEMS, GEMSConfig, KnowledgeBasis, gems_param_groups
 from gemsbench.training.batches import NO_LOSS
 from gemsbench.training.gems_trainer import GEMSPlan, GEMSTrainer, with_tasks
 from gemsbench.training.objective import identifier_loss
@@ -213,7 +213,110 @@ def test_a_batch_that_does_not_say_its_tasks_is_refused(one: Any, tmp_path: Path
         trainer_of(one, tmp_path, data_collator=collator).train()
 
 
+@pytest.mark.parametrize("preset", ["paper", "fast"])
+def test_the_null_space_of_the_plan_keeps_the_outputs_on_known_features(one: Any, tmp_path: Path, preset: str) -> None:
+    model = one.model(dropout=0.0)
+    basis = KnowledgeBasis.collect(model, [{"input_ids": one.batch(8, seed=4).tensors["input_ids"]}])
+    shares = []
+    for null_space in (basis, None):
+        trainer = trainer_of(one, tmp_path, preset, plan={"null_space": null_space})
+        before = weights(trainer.model)
+        trainer.train()
+        moved = {name: w - before[name] for name, w in weights(trainer.model).items() if "_proj.weight" in name}
+        shares.append(max(float((update @ basis.of(name)).norm() / update.norm()) for name, update in moved.items()))
+    assert shares[0] < 1e-5 < 1e-2 < shares[1]
+
+
+def test_ranks_and_rates_of_the_plan_reach_the_optimizer(one: Any, tmp_path: Path) -> None:
+    name = "model.embed_tokens.weight"
+    plan = {"rank_pattern": {"down_proj": 6}, "task_rank": 1, "target_modules": ("down_proj", "up_proj", "q_proj")}
+    plan |= {"rows": {name: range(30, 40)}, "rows_learning_rate": 1e-2, "exclude": ("q_proj",)}
+    groups = trainer_of(one, tmp_path, plan=plan).create_optimizer().param_groups
+    found = {(n.rpartition(".")[0].rpartition(".")[2], g["rank"], g["lr"]) for g in groups for n in g["param_names"]}
+    assert found == {("down_proj", 6, 5e-3), ("up_proj", 4, 5e-3), ("embed_tokens", 0, 1e-2)}
+    assert {g["task_rank"] for g in groups if g["rank"] == 4} == {1}
+
+
+@pytest.mark.parametrize("preset", ["paper", "fast"])
+@pytest.mark.parametrize("smoothing", [True, False])
+def test_losses_of_the_users_own_are_those_that_are_trained(
+    one: Any, tmp_path: Path, preset: str, smoothing: bool
+) -> None:
+    """Trainer takes the labels out of the batch for both."""
+
+    def plain(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
+        logits, targets = outputs["logits"][:, :-1], labels[:, 1:]
+        return torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=NO_LOSS)
+
+    changed: Any = {"arguments": {"label_smoothing_factor": 0.3}} if smoothing else {"compute_loss_func": plain}
+    usual, own = trainer_of(one, tmp_path, preset), trainer_of(one, tmp_path, preset, **changed)
+    losses = []
+    for trainer in (usual, own):
+        trainer.train()
+        losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
+    if smoothing:
+        assert losses[0][0] != pytest.approx(losses[1][0], rel=1e-3)
+    else:
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def without_targets(rows: list[dict[str, Any]], tasks: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The same rows; those of the named tasks have no target token."""
+    return [{**r, "labels": torch.full_like(r["labels"], NO_LOSS)} if r["task"] in tasks else r for r in rows]
+
+
+@pytest.mark.parametrize("preset", ["paper", "fast"])
+def test_rows_of_a_task_without_target_tokens_change_nothing(one: Any, tmp_path: Path, preset: str) -> None:
+    rows = rows_of(one)
+    some = {"arguments": {"per_device_train_batch_size": ROWS, "train_sampling_strategy": "sequential"}}
+    found = [
+        trainer_of(one, tmp_path, preset, rows=chosen, **some)
+        for chosen in (without_targets(rows, ("src",)), [row for row in rows if row["task"] == "rec"])
+    ]
+    for trainer in found:
+        trainer.train()
+        assert trainer.state.global_step == 2
+    expected = weights(found[1].model)
+    for name, tensor in weights(found[0].model).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize("preset", ["paper", "fast"])
+def test_a_micro_batch_without_target_tokens_is_passed_over(one: Any, tmp_path: Path, preset: str) -> None:
+    rows = rows_of(one)
+    rows = rows[:12] + without_targets(rows[12:], TASKS)
+    arguments = {"per_device_train_batch_size": 12, "train_sampling_strategy": "sequential"}
+    cut = trainer_of(one, tmp_path, preset, rows=rows, arguments={**arguments, "gradient_accumulation_steps": 2})
+    whole = trainer_of(one, tmp_path, preset, rows=rows[:12], arguments=arguments)
+    for trainer in (cut, whole):
+        trainer.train()
+    before, expected = weights(one.model(dropout=0.0)), weights(whole.model)
+    for name, tensor in weights(cut.model).items():  # up to rounding: which pass is the last one was not known
+        assert (tensor - expected[name]).norm() <= 0.01 * (expected[name] - before[name]).norm(), name
+
+
+@pytest.mark.parametrize("preset", ["paper", "fast"])
+def test_a_step_without_any_target_token_is_named(one: Any, tmp_path: Path, preset: str) -> None:
+    with pytest.raises(InputError, match="step 0 has no target token"):
+        trainer_of(one, tmp_path, preset, rows=without_targets(rows_of(one), TASKS)).train()
+
+
+def test_rows_need_a_task_in_training_and_none_in_evaluation(one: Any, tmp_path: Path) -> None:
+    bare = [{k: v for k, v in row.items() if k != "task"} for row in rows_of(one)]
+    with pytest.raises(InputError, match=r"is missing or not one name per row.*rows of the training set"):
+        trainer_of(one, tmp_path, rows=bare).train()
+    with pytest.raises(InputError, match="row 12 of the training set has no 'task'"):
+        trainer_of(one, tmp_path, rows=rows_of(one)[:12] + bare[12:]).train()
+    with pytest.raises(InputError, match="1 of 2 rows have no 'task'"):
+        with_tasks(stack)([rows_of(one)[0], bare[1]])
+    trainer = trainer_of(one, tmp_path)
+    named, unnamed = (trainer.evaluate(rows)["eval_loss"] for rows in (rows_of(one), bare))  # type: ignore[arg-type]
+    assert named == unnamed > 0
+
+
 def test_what_gems_does_not_go_with_is_refused(one: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not go with optim='adafactor'"):
+        trainer_of(one, tmp_path, arguments={"optim": "adafactor"})
     with pytest.raises(InputError, match="an optimizer of your own"):
         trainer_of(one, tmp_path, optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.1}))
     with pytest.raises(InputError, match="made by train"):

@@ -175,6 +175,45 @@ def test_a_shortage_of_memory_halves_the_batches_and_forgets_what_was_begun(
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)
 
 
+@pytest.mark.parametrize("preset", ["paper", "fast"])
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_after_a_shortage_of_memory_the_bits_are_those_of_smaller_batches(
+    one: Any, tmp_path: Path, preset: str, where: str
+) -> None:
+    """In the second step, after one micro-batch that fitted: what that one left in the optimizer must be gone."""
+
+    class Short(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, loss: Tensor) -> Tensor:
+            return loss.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError("no more")
+
+    def limited(model: Any, tensors: Mapping[str, Tensor]) -> Tensor:
+        loss = identifier_loss(model, tensors)
+        if len(tensors["labels"]) <= 2:
+            return loss
+        if where == "backward":
+            return Short.apply(loss)  # type: ignore[no-any-return, no-untyped-call]
+        raise torch.OutOfMemoryError("no more")
+
+    def order(epoch: int, number: int) -> list[MicroBatch]:
+        rows = 2 if (epoch, number) == (0, 0) else 4
+        return [one.batch(2, number, "rec"), one.batch(rows, number + 50, "src")]
+
+    def small(epoch: int, number: int) -> list[MicroBatch]:
+        return [part for batch in order(epoch, number) for part in batch.split(2)]
+
+    short = replace(problem_of(one, preset), loss=limited, step=order)
+    cut = replace(problem_of(one, preset), step=small)
+    results = [train(p, SHORT, tmp_path / str(n), silent) for n, p in enumerate((short, cut))]
+    assert [line["step"] for line in results[0].log if line["stage"] == "memory"] == [1]
+    for name, tensor in weights(short).items():
+        assert torch.equal(tensor, weights(cut)[name]), name
+
+
 def test_gradients_are_not_clipped(one: Any, tmp_path: Path) -> None:
     found = []
     for most in (1e-6, 1e6):

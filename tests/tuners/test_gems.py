@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from gemsbench.backbones.loading import load_backbone
 from gemsbench.config import load_settings
 from gemsbench.errors import InputError
-from gemsbench.optim import KnowledgeBasis
+from gemsbench.optim import GEMSConfig, KnowledgeBasis
 from gemsbench.tuners.gems import GEMSTuner
 from gemsbench.tuners.gems_settings import GEMSSettings
 from gemsbench.tuners.parameters import token_matrices
@@ -197,6 +197,74 @@ def test_defaults_depend_on_the_kind_and_ranks_are_clipped(tiny: Any, bases: Any
         assert all(shared == min(tuned.model.get_parameter(name).shape) for name, (shared, _) in ranks.items())
 
 
+@pytest.mark.parametrize(("kind", "rank"), [("t5", 256), ("qwen2", 512)])
+def test_ranks_asked_for_depend_on_the_kind(tiny: Any, kind: str, rank: int) -> None:
+    """Before they are clipped, which hides them in a model as small as this one."""
+    for settings, expected in (({}, (rank, rank // 2)), ({"rank": 6}, (6, 3)), ({"rank": 6, "task_rank": 2}, (6, 2))):
+        config = GEMSSettings(null_space=False, **settings)
+        tuned = GEMSTuner().prepare(config, tiny.backbones[kind](), tiny.new_rows)
+        groups = [group for group in tuned.optimizer.param_groups if group["rank"]]
+        assert {(group["rank"], group["task_rank"]) for group in groups} == {expected}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("asked", "expected"), [(None, 0.25), (0.125, 0.125)])
+def test_new_rows_have_a_learning_rate_of_their_own(tiny: Any, kind: str, asked: float | None, expected: float) -> None:
+    config = GEMSSettings(null_space=False, learning_rate=0.25, rows_learning_rate=asked)
+    groups = GEMSTuner().prepare(config, tiny.backbones[kind](), tiny.new_rows).optimizer.param_groups
+    assert {group["lr"] for group in groups if group["rows"] is not None} == {expected}
+    assert {group["lr"] for group in groups if group["rank"]} == {0.25}
+
+
+SWITCHES = [  # settings of the tuner, and the fields of GEMSConfig that they are to set
+    ({}, "paper", {}),
+    ({"preset": "fast"}, "fast", {}),
+    ({"preset": "reference"}, "reference", {}),
+    ({"scale": 1.5}, "paper", {"scale": 1.5}),
+    ({"update_gap": 7}, "paper", {"update_gap": 7}),
+    ({"null_space_form": "literal"}, "paper", {"null_space_form": "literal"}),
+    ({"task_basis": "residual"}, "paper", {"task_basis": "residual"}),
+    ({"moment_transfer": "rotate"}, "paper", {"moment_transfer": "rotate"}),
+    ({"moment_transfer": "keep", "preset": "fast"}, "fast", {"moment_transfer": "keep"}),
+    *(({"gate": gate}, "paper", {"gate": gate}) for gate in ("learned", "prior", "uniform", "heuristic")),
+    ({"gate": "learned", "preset": "reference"}, "reference", {"gate": "learned"}),
+    ({"gate_temperature": 0.3}, "paper", {"gate_temperature": 0.3}),
+    ({"gate_prior": 0.5}, "paper", {"gate_prior": 0.5}),
+    ({"weight_decay": 0.02, "null_space": False}, "paper", {"weight_decay": 0.02}),
+    ({"weight_decay": 0.0, "preset": "reference"}, "reference", {"weight_decay": 0.0}),
+]
+
+
+@pytest.mark.parametrize(("settings", "preset", "fields"), SWITCHES)
+def test_every_switch_reaches_the_optimizer(
+    tiny: Any, bases: Any, settings: dict[str, Any], preset: str, fields: dict[str, Any]
+) -> None:
+    config = GEMSSettings(**settings)
+    basis = {None: None, "input": bases["t5"], "output": bases["output"]}[config.basis_side]
+    optimizer = GEMSTuner().prepare(config, tiny.t5(), tiny.new_rows, basis=basis).optimizer
+    expected = vars(GEMSConfig.of(preset, **fields))
+    assert vars(optimizer.config) == expected
+    for group in optimizer.param_groups:
+        if group["rank"]:
+            assert {name: group[name] for name in ("scale", "update_gap", "weight_decay", "side", "eps")} == {
+                name: expected[name] for name in ("scale", "update_gap", "weight_decay", "side", "eps")
+            }
+
+
+def test_the_null_space_is_that_of_the_side_asked_for(tiny: Any, bases: Any) -> None:
+    for settings, name, side in (({}, "t5", "input"), ({"null_space_side": "output"}, "output", "output")):
+        tuned = GEMSTuner().prepare(GEMSSettings(**settings), tiny.t5(), tiny.new_rows, basis=bases[name])
+        assert tuned.optimizer.state_dict()["gems_identity"] != _identity(tiny)
+        assert tuned.optimizer._null_space is not None and tuned.optimizer._null_space.side == side
+    free = GEMSTuner().prepare(GEMSSettings(null_space=False), tiny.t5(), tiny.new_rows, basis=bases["t5"])
+    assert free.optimizer._null_space is None
+
+
+def _identity(tiny: Any) -> Any:
+    free = GEMSTuner().prepare(GEMSSettings(null_space=False), tiny.t5(), tiny.new_rows)
+    return free.optimizer.state_dict()["gems_identity"]
+
+
 def test_tasks_may_have_other_names(tiny: Any, bases: Any) -> None:
     config = load_settings(GEMSSettings, EAGER, "test")
     tuned = GEMSTuner().prepare(config, tiny.qwen(), tiny.new_rows, tasks=("a", "b", "c"), basis=bases["qwen2"])
@@ -244,8 +312,20 @@ def test_a_basis_that_does_not_fit_is_refused(tiny: Any, bases: Any, tmp_path: P
         prepare(tiny, "t5", bases["t5"], null_space_side="output")
     (tmp_path / "damaged.safetensors").write_bytes(b"nothing")
     for name in ("damaged", "absent"):
-        with pytest.raises(InputError, match=rf"{name}\.safetensors"):
+        with pytest.raises(InputError, match=rf"{name}\.safetensors") as error:
             prepare(tiny, "t5", tmp_path / f"{name}.safetensors")
+        assert str(error.value).count(f"{name}.safetensors") == 1
+
+
+def test_an_error_of_the_optimizer_says_once_who_speaks(tiny: Any) -> None:
+    with pytest.raises(InputError, match=r"^gems: gate_temperature is 0\.0"):
+        GEMSSettings(gate_temperature=0.0)
+    with pytest.raises(InputError, match=r"^gems: a task cannot be called 'shared'"):
+        GEMSTuner().prepare(GEMSSettings(null_space=False), tiny.qwen(), tiny.new_rows, tasks=("shared",))
+    bare = tiny.qwen()
+    bare.model.model.layers = torch.nn.ModuleList()  # no linear layer is left but the head
+    with pytest.raises(InputError, match=r"^gems: the model has no nn\.Linear"):
+        GEMSTuner().prepare(GEMSSettings(null_space=False), bare, tiny.new_rows)
 
 
 @pytest.mark.parametrize(
@@ -259,6 +339,9 @@ def test_a_basis_that_does_not_fit_is_refused(tiny: Any, bases: Any, tmp_path: P
         ({"gate_temperature": 0.0}, "gate_temperature is 0.0"),
         ({"update_gap": 0}, "update_gap is 0"),
         ({"preset": "fast", "task_basis": "residual"}, "task_basis='residual' needs full gradients"),
+        ({"preset": "fast", "null_space_side": "output"}, "fast .* cannot use null_space_side: output"),
+        ({"null_space": False, "null_space_side": "output"}, "null_space_side is output, and null_space is false"),
+        ({"null_space": False, "null_space_form": "literal"}, "null_space_form is literal, and null_space is false"),
     ],
 )
 def test_settings_out_of_range_are_named(values: dict[str, Any], said: str) -> None:
@@ -280,7 +363,11 @@ def test_a_backbone_that_does_not_fit_is_refused(tiny: Any) -> None:
 )
 def test_settings_say_which_basis_they_need(values: dict[str, Any], side: str) -> None:
     assert GEMSSettings(**values).basis_side == side
-    assert GEMSSettings(**values, null_space=False).basis_side is None
+
+
+def test_no_basis_is_needed_without_the_null_space() -> None:
+    assert GEMSSettings(null_space=False).basis_side is None
+    assert GEMSSettings(null_space=False, preset="reference").basis_side is None
 
 
 def test_settings_are_read_without_torch() -> None:

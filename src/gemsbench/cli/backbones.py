@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gemsbench.cli.data import corpus_of, fetch_source
+from gemsbench.cli.data import corpus_of, fetch_unless_current
 from gemsbench.cli.options import DEFAULT_CONFIG, Config, Out, Quiet
 from gemsbench.errors import InputError
 
@@ -36,8 +36,8 @@ def backbone(name: BackboneName, config: Config = DEFAULT_CONFIG, out: Out = Non
 
     profile = load_profile(config)
     job = backbone_job(profile, name)
-    if any(not path.is_file() for input_name, path in job.inputs.items() if input_name.startswith("corpus/")):
-        fetch_source(profile, config, profile.corpus.name, quiet=quiet)
+    if job.inputs:  # a hub model reads no text
+        fetch_unless_current(profile, config, profile.corpus.name, quiet=quiet)
     folder = out or job.folder
     with quietly(quiet), recording(folder, job, config) as notes:
         from gemsbench.training.pretraining import make_backbone
@@ -56,7 +56,7 @@ def made_backbone(profile: Profile, name: str, config: Path) -> Path:
     from gemsbench.pipeline.jobs import backbone_job
 
     job = backbone_job(profile, name)
-    require_made(job, "backbone to tune", f"gemsbench backbone {name} --config {config}")
+    require_made(job, f"backbone {name}", f"gemsbench backbone {name} --config {config}")
     return job.folder
 
 

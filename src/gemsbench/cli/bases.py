@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from gemsbench.cli.backbones import made_backbone
-from gemsbench.cli.data import corpus_of, fetch_source
+from gemsbench.cli.data import corpus_of, fetch_unless_current
 from gemsbench.cli.options import DEFAULT_CONFIG, Config, Out, Quiet
 
 BackboneName = Annotated[str, typer.Argument(metavar="BACKBONE", help="A backbone of the profile, e.g. t5-mini.")]
@@ -35,8 +35,7 @@ def basis(
     profile = load_profile(config)
     job = basis_job(profile, name, side)
     corpus_name = profile.knowledge.corpus.name or profile.corpus.name
-    if any(not path.is_file() for input_name, path in job.inputs.items() if input_name.startswith("corpus/")):
-        fetch_source(profile, config, corpus_name, quiet=quiet)
+    fetch_unless_current(profile, config, corpus_name, quiet=quiet)
     weights = made_backbone(profile, name, config)
     folder = out or job.folder
     path = folder / job.outputs[BASIS].name

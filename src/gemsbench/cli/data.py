@@ -74,6 +74,19 @@ def fetch(recipe: SourceName, config: Config = DEFAULT_CONFIG, quiet: Quiet = Fa
     fetch_source(profile, config, recipe, quiet=quiet)
 
 
+def fetch_unless_current(profile: Profile, config: Path, name: str, *, quiet: bool) -> None:
+    """Fetch a recipe or corpus unless its files lie there as the present settings, code and pins make them.
+
+    Files of other settings would be read without a word, and the reader's record would name the present ones.
+    """
+    from gemsbench.pipeline.jobs import fetch_job
+    from gemsbench.pipeline.state import judge
+
+    job = fetch_job(profile, name)
+    if job is not None and judge(job)[0] != "current":
+        fetch_source(profile, config, name, quiet=quiet)
+
+
 def fetch_source(profile: Profile, config: Path, name: str, *, quiet: bool) -> None:
     """Put the raw files of a recipe or corpus of the profile in place and record where they come from."""
     from contextlib import nullcontext

@@ -9,6 +9,7 @@ import typer
 
 from gemsbench.cli.backbones import made_backbone, require_made
 from gemsbench.cli.options import DEFAULT_CONFIG, Config, Out, Quiet, RecipeName, Seed, results_folder
+from gemsbench.errors import InputError
 from gemsbench.profile import NO_BACKBONE, Profile, Run, chosen_run, load_profile
 
 MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="A method key of the profile, e.g. ncf.")]
@@ -42,6 +43,8 @@ def train(
 
     profile = load_profile(config)
     run = chosen_run(profile, Run(recipe, backbone, method, seed))
+    if basis is not None:
+        _check_named_basis(profile, run, basis, config)
     results = results_folder(profile.profile)
     folder = out or run.folder(results)
     weights = None if run.backbone == NO_BACKBONE else made_backbone(profile, run.backbone, config)
@@ -60,15 +63,38 @@ def train(
 
 def _made_basis(profile: Profile, run: Run, config: Path) -> Path | None:
     """The knowledge basis that a run needs, None where it needs none; raises InputError while it is not there."""
-    from gemsbench.pipeline.jobs import BASIS, basis_job, basis_side
+    from gemsbench.pipeline.jobs import BASIS, basis_job
+    from gemsbench.pipeline.tuner_settings import basis_side
 
     side = basis_side(profile, run)
     if side is None:
         return None
     job = basis_job(profile, run.backbone, side)
-    option = "" if side == "input" else f" --side {side}"
-    require_made(job, "knowledge basis", f"gemsbench basis {run.backbone}{option} --config {config}")
+    require_made(job, "knowledge basis", _basis_command(run, side, config))
     return job.outputs[BASIS]
+
+
+def _check_named_basis(profile: Profile, run: Run, basis: Path, config: Path) -> None:
+    """Raise InputError for --basis with a run that would not read it, or without a file behind it."""
+    from gemsbench.pipeline.tuner_settings import basis_side
+
+    side = basis_side(profile, run)
+    if side is None:
+        raise InputError(
+            f"--basis {basis}: {run.method} with backbone '{run.backbone}' uses no knowledge basis. Leave the option "
+            "out, or choose a method whose tuner is gems with null_space on."
+        )
+    if not basis.is_file():
+        found = "a folder, not a file" if basis.is_dir() else "no such file"
+        raise InputError(
+            f"--basis {basis}: {found}. Name the .safetensors file that `{_basis_command(run, side, config)}` writes, "
+            "or leave the option out."
+        )
+
+
+def _basis_command(run: Run, side: str, config: Path) -> str:
+    option = "" if side == "input" else f" --side {side}"
+    return f"gemsbench basis {run.backbone}{option} --config {config}"
 
 
 def score(

@@ -153,13 +153,15 @@ def assemble(
     choice, loop = settings.tuners.get(kind, TunerChoice()), settings.loop_of(kind)
     name = choice.name or tuner or registry.DEFAULT_TUNERS[kind]
     chosen: Tuner = registry.resolve(registry.lookup(registry.TUNERS, name, "tuner"))()
+    own: Any = load_settings(chosen.Config, choice.config, f"tuners: {kind}: config ({name})")
+    _check_knowledge(settings, own, f"tuners: {kind}: {name}")
     half = loop.precision == "bf16"
     backbone = load_backbone(folder, torch.bfloat16 if half and chosen.frozen_base else torch.float32)
     if settings.initial == "random":
         draw_weights(backbone, stream_seed(seed, "initial weights"))
     new_rows = add_tokens(backbone, token_strings(codes), stream_seed(seed, "new rows"))
     tuned = chosen.prepare(
-        load_settings(chosen.Config, choice.config, f"tuners: {kind}: config ({name})"),
+        own,
         backbone,
         new_rows,
         activation_checkpointing=loop.activation_checkpointing,
@@ -184,6 +186,14 @@ def assemble(
         validation=Validation.of(data, settings.train_tasks, settings.validation_cases, ranker),
         first_row=new_rows.start,
     )
+
+
+def _check_knowledge(settings: GenerativeSettings, own: Any, where: str) -> None:
+    if settings.initial == "random" and getattr(own, "basis_side", None):
+        raise InputError(
+            f"{where} is to keep what the backbone knows, and new weights (initial: random) know nothing. Set "
+            "null_space: false."
+        )
 
 
 def _problem(parts: Assembly, fingerprint: str, seed: int) -> Problem:

@@ -41,20 +41,15 @@ def gems_param_groups(
     projected: set[int] = set()
     for name, layer in layers.items():
         weight = layer.weight
-        if id(weight) not in names:
-            raise ValueError(
-                f"gems_param_groups: the weight of '{name}' is computed from others (weight_norm, a parametrization). "
-                "Remove that first, or name the layer in exclude."
-            )
         sharing = tuple(module for module in model.modules() if getattr(module, "weight", None) is weight)
         if id(weight) not in projected:
             by_rank[_rank_of(name, rank, rank_pattern or {})][id(weight)] = (names[id(weight)], weight, sharing)
         projected.add(id(weight))
     groups = [_projected_group(entries, r, task_rank, rank) for r, entries in sorted(by_rank.items(), reverse=True)]
     by_name = dict(model.named_parameters(remove_duplicate=False))
-    trained_rows = {}
-    for name, chosen in (rows or {}).items():
-        trained_rows[id(by_name[name])] = (names[id(by_name[name])], by_name[name], chosen)
+    trained_rows = {
+        id(by_name[name]): (names[id(by_name[name])], by_name[name], chosen) for name, chosen in (rows or {}).items()
+    }
     for name, parameter, chosen in trained_rows.values():
         group = {"params": [(name, parameter)], "rank": 0, "rows": (chosen.start, chosen.stop), "weight_decay": 0.0}
         groups.append(group if rows_lr is None else {**group, "lr": rows_lr})
@@ -129,6 +124,13 @@ def _target_layers(model: nn.Module, targets: str | Sequence[str], exclude: Sequ
                 )
         chosen = {name: layer for name, layer in linear.items() if any(_ends(name, end) for end in wanted)}
     chosen = {name: layer for name, layer in chosen.items() if not any(_ends(name, end) for end in exclude)}
+    stored = {id(parameter) for parameter in model.parameters()}
+    for name, layer in chosen.items():
+        if id(layer.weight) not in stored:
+            raise ValueError(
+                f"gems_param_groups: the weight of '{name}' is computed from others (weight_norm, a parametrization). "
+                "Remove that first, or name the layer in exclude."
+            )
     if not chosen:
         raise ValueError(
             "gems_param_groups: the model has no nn.Linear to project (GPT-2's Conv1D is none). Name others in "

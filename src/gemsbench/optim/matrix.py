@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gemsbench.optim.bases import basis_from_sketch, gaussian, leading_basis, orthonormal_rows, sketch_probe
 from gemsbench.optim.null_space import Projector
-from gemsbench.optim.rounding import seeded, subtract_product
+from gemsbench.optim.rounding import seeded, store, subtract_product
 from gemsbench.optim.settings import GEMSConfig
 from gemsbench.optim.sums import SHARED, ProjectedSums
 
@@ -252,6 +252,8 @@ class ProjectedMatrix:
             else self.directions(c, group["betas"], group["eps"])
             for c in components
         ]  # fmt: skip
+        keep = 1 - group["lr"] * group["weight_decay"]
+        seed = seeded(self._seed, "round", self.index, step).initial_seed()
         if directions:
             state = self.state
             back = state.get("back", state["basis"])
@@ -259,9 +261,9 @@ class ProjectedMatrix:
                 back = torch.cat([back[self.slices[c]] for c in components])
             stacked = torch.cat(directions)
             left, right = (stacked.T, back) if self.right else (back.T, stacked)
-            seed = seeded(self._seed, "round", self.index, step).initial_seed()
-            keep = 1 - group["lr"] * group["weight_decay"]
             subtract_product(self.weight, left, right, rate, config.rounding, seed, keep)
+        elif keep != 1:
+            store(self.weight, self.weight.to(self.dtype) * keep, config.rounding, seed)
 
     def attributed(self, weights: Mapping[str, Tensor], betas: tuple[float, float], eps: float) -> dict[str, Tensor]:
         """What each task contributed to the last update, [m, n]: its share of the shared direction and its own."""

@@ -51,7 +51,7 @@ class StepUpdate:
         sums = record.sums.pop(number, ProjectedSums())
         if gradients:
             self._project(matrix, gradients, sums, record)
-        if sums.tasks() or sums.total:
+        if gradients or sums.tasks() or sums.total:
             self._move(matrix, sums, record, group)
         record.finished.add(number)
 

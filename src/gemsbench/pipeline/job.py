@@ -41,7 +41,7 @@ class Job:
 
     @property
     def raw_folder(self) -> Path:
-        """Folder of the raw files that a prepare or backbone job reads first."""
+        """Folder of the raw files that a prepare, backbone or basis job reads: that of its first input."""
         return next(iter(self.inputs.values())).parent
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gemsbench import registry
 from gemsbench.backbones.catalogue import LOG, RECORD, BackboneSpec
@@ -19,12 +19,12 @@ from gemsbench.data.recipe import Recipe
 from gemsbench.data.schema import TABLES
 from gemsbench.errors import InputError
 from gemsbench.pipeline.job import Job
+from gemsbench.pipeline.tuner_settings import Side, basis_side
 from gemsbench.profile import NO_BACKBONE, Profile, Run, backbones_in_use, corpora, method_entry, runs, tuner_name
 from gemsbench.protocol.pack import EXPORTED, MANIFEST, STATS
 from gemsbench.provenance import FILE_NAME
 from gemsbench.report.training_curves import FIGURE_FILES
 from gemsbench.training.basis_settings import BasisSettings
-from gemsbench.tuners.gems_settings import GEMSSettings
 
 RESULTS = Path("results")
 PUBLISHED = RESULTS / "published"
@@ -39,9 +39,6 @@ TABLE_FILES = (
 BASIS = "basis"  # among the inputs of a run and the outputs of a basis job
 LOCK = Path("envs/requirements.lock")
 TORCH = Path("envs/torch.txt")  # the one package that the lock leaves out
-GEMS_TUNER = "gems"  # the tuner that keeps to what a knowledge basis leaves free
-
-Side = Literal["input", "output"]  # of a linear layer
 
 # Where the work of each verb starts; targets that the registry names (of a recipe, method, tuner ...) come on top.
 PREPARE_CODE = "gemsbench.protocol.prepare:prepare"
@@ -137,18 +134,6 @@ def backbone_job(profile: Profile, name: str, out: Path | None = None) -> Job:
         pins={f"corpus/{file}": sha256 for file, sha256 in raw.pins.items()},
         replaceable=tuple(corpus) if raw.provenance else (),
     )
-
-
-def basis_side(profile: Profile, run: Run) -> Side | None:
-    """Which knowledge basis the tuner of a run needs: of what layers read or of what they give; None: it needs none."""
-    if run.backbone == NO_BACKBONE:
-        return None
-    config, kind = profile.methods[run.method].config, registry.BACKBONES[run.backbone].kind
-    # New weights know nothing that could be kept.
-    if tuner_name(profile, run.method, kind) != GEMS_TUNER or config.get("initial") == "random":
-        return None
-    where = f"profile '{profile.profile}', methods.{run.method}.config.tuners.{kind}.config"
-    return load_settings(GEMSSettings, config.get("tuners", {}).get(kind, {}).get("config", {}), where).basis_side
 
 
 def basis_job(profile: Profile, name: str, side: Side = "input", out: Path | None = None) -> Job:

@@ -10,7 +10,7 @@ from gemsbench.optim.kept_directions import KeptDirections
 
 @dataclass(frozen=True)
 class BasisSettings:
-    """How a knowledge basis is collected (gems.md, section 7). Raises InputError for values out of range."""
+    """How a knowledge basis is collected. Raises InputError for values out of range."""
 
     documents: int = 10_000  # a seeded sample; all where the corpus has fewer
     min_characters: int = 50  # shorter documents are left out

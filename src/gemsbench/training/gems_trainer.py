@@ -7,7 +7,8 @@
     trainer.train()
 
 Gradient accumulation, schedulers, logging, evaluation, checkpoints and resuming are the Trainer's own. Gradients are
-not clipped, whatever max_grad_norm says: Adam's step does not depend on their size.
+not clipped, whatever max_grad_norm says: Adam's step does not depend on their size. Rows of a task without any target
+token in their micro-batch are left out of it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from gemsbench.errors import InputError
 from gemsbench.optim import GEMS, GEMSConfig, KnowledgeBasis, gems_param_groups
@@ -30,6 +31,7 @@ from gemsbench.training.batches import NO_LOSS
 from gemsbench.training.task_windows import TaskWindows
 
 TASK = "task"  # key of a batch: one name per row, or one name for all rows
+_DEFAULT_OPTIMIZER = TrainingArguments.__dataclass_fields__["optim"].default  # stands for: nothing was asked for
 
 Collator = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
@@ -55,11 +57,19 @@ class GEMSPlan:
 
 
 def with_tasks(collator: Collator) -> Collator:
-    """A collator for rows with a "task" (text) out of one that knows of none."""
+    """A collator for rows with a "task" (text) out of one that knows of none.
+
+    Rows without any task pass as they are, for evaluation needs none; InputError where only some of a batch have one.
+    """
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        tasks = [row[TASK] for row in rows]
-        return {**collator([{k: v for k, v in row.items() if k != TASK} for row in rows]), TASK: tasks}
+        tasks = [row[TASK] for row in rows if TASK in row]
+        batch = collator([{k: v for k, v in row.items() if k != TASK} for row in rows])
+        if not tasks:
+            return batch
+        if len(tasks) < len(rows):
+            raise InputError(f"with_tasks: {len(rows) - len(tasks)} of {len(rows)} rows have no '{TASK}'. Add it.")
+        return {**batch, TASK: tasks}
 
     return collate
 
@@ -70,7 +80,8 @@ class GEMSTrainer(Trainer):
     def __init__(self, *args: Any, gems: GEMSPlan, **kwargs: Any) -> None:
         """Take what Trainer takes, and gems; raises InputError for what GEMS does not go with.
 
-        That is more than one process or device, DeepSpeed, FSDP, fp16, and an optimizer of the caller's.
+        That is more than one process or device, DeepSpeed, FSDP, fp16, and an optimizer of the caller's, be it an
+        object or the name in TrainingArguments(optim=...).
         """
         super().__init__(*args, **kwargs)
         self.gems_plan = gems
@@ -108,10 +119,18 @@ class GEMSTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
-        """The micro-batches of one optimizer step, whose number and target tokens are noted."""
+        """The micro-batches of one optimizer step, whose number and target tokens are noted.
+
+        Raises InputError for a step without any target token.
+        """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._left = len(batches)
         self._step_tokens = sum(self._target_tokens(batch) for batch in batches)
+        if batches and not self._step_tokens:
+            raise InputError(
+                f"GEMSTrainer: step {self.state.global_step} has no target token: all labels of its micro-batches are "
+                f"{NO_LOSS}. Drop the rows whose targets were cut off, or make the steps larger."
+            )
         self.gems.zero_grad()  # of a step that ran out of memory; the Trainer asks the model only
         return batches, items
 
@@ -123,6 +142,7 @@ class GEMSTrainer(Trainer):
         tasks = self._tasks_of(inputs)
         tensors = self._prepare_inputs(inputs)
         self._left -= 1
+        tensors, tasks = self._with_targets(tensors, tasks)
         if self.gems_plan.config.backward == "projected" and len(set(tasks)) > 1:
             return self._mixed_step(model, tensors, tasks)
         losses = []
@@ -132,8 +152,6 @@ class GEMSTrainer(Trainer):
             part = tensors if len(names) == 1 else _rows_of(tensors, rows, len(tasks))
             last = self._left == 0 and name == names[-1]
             share = self._target_tokens(part) / self._step_tokens
-            if not share:  # nothing to learn from, and a mean over no token is NaN
-                continue
             with self.gems.task(name, tokens=share, last=last) as named:
                 loss = self._loss(model, part)[0] * share
                 named.record(loss.detach())
@@ -158,7 +176,8 @@ class GEMSTrainer(Trainer):
     def _loss(self, model: nn.Module, tensors: dict[str, Any]) -> tuple[Tensor, Any]:
         """Mean token loss of these rows (models and loss functions that are not told a number give it), and outputs."""
         with self.compute_loss_context_manager():
-            loss, outputs = self.compute_loss(model, tensors, return_outputs=True, num_items_in_batch=None)
+            given = dict(tensors)  # Trainer takes the labels out, for label smoothing and loss functions of the user's
+            loss, outputs = self.compute_loss(model, given, return_outputs=True, num_items_in_batch=None)
         return cast(Tensor, loss), outputs
 
     def _mixed_step(self, model: nn.Module, tensors: dict[str, Any], tasks: Sequence[str]) -> Tensor:
@@ -189,6 +208,15 @@ class GEMSTrainer(Trainer):
         rows = numbers.to(labels.device)[:, None].expand_as(labels)[wanted]
         return torch.zeros(len(self.gems_plan.tasks), device=losses.device).index_add_(0, rows, losses)
 
+    def _with_targets(self, tensors: dict[str, Any], tasks: list[str]) -> tuple[dict[str, Any], list[str]]:
+        """The batch without the rows of tasks that have no target token in it: a mean over no token is NaN."""
+        counts = self._tokens_by_row(tensors["labels"]).tolist()
+        there = {task for task, count in zip(tasks, counts, strict=True) if count}
+        rows = [n for n, task in enumerate(tasks) if task in there]
+        if len(rows) == len(tasks):
+            return tensors, tasks
+        return _rows_of(tensors, torch.tensor(rows, dtype=torch.int64), len(tasks)), [tasks[n] for n in rows]
+
     def _tasks_of(self, inputs: Mapping[str, Any]) -> list[str]:
         """The task of each row; raises InputError when a batch does not say, or names another task."""
         named = inputs.get(TASK)
@@ -199,7 +227,8 @@ class GEMSTrainer(Trainer):
             wrong = "is missing or not one name per row" if unknown is None else f"holds '{unknown}'"
             raise InputError(
                 f"GEMSTrainer: '{TASK}' of a batch {wrong}. The collator must give one of "
-                f"{', '.join(self.gems_plan.tasks)} for each row (with_tasks makes one that does)."
+                f"{', '.join(self.gems_plan.tasks)} for each row (with_tasks makes one that does, of rows of the "
+                f"training set that have a '{TASK}')."
             )
         return tasks
 
@@ -239,12 +268,13 @@ class GEMSTrainer(Trainer):
             "DeepSpeed or FSDP": self.is_deepspeed_enabled or self.is_fsdp_enabled,
             "fp16": bool(args.fp16),
             "an optimizer of your own": self.optimizer is not None or self.optimizer_cls_and_kwargs is not None,
+            f"optim='{getattr(args.optim, 'value', args.optim)}'": args.optim != _DEFAULT_OPTIMIZER,
         }
         found = next((name for name, there in wrong.items() if there), None)
         if found:
             raise InputError(
                 f"GEMSTrainer does not go with {found}. Train on one device (CUDA_VISIBLE_DEVICES=0) in fp32 or bf16, "
-                "and leave the optimizer to it."
+                "and leave the optimizer (and TrainingArguments' optim) to it."
             )
 
 
@@ -265,4 +295,9 @@ def _tasks_of_rows(dataset: Any) -> list[str] | None:
     if TASK in getattr(dataset, "column_names", ()):
         return list(dataset[TASK])
     first = dataset[0]
-    return [dataset[n][TASK] for n in range(len(dataset))] if isinstance(first, Mapping) and TASK in first else None
+    if not isinstance(first, Mapping) or TASK not in first:
+        return None
+    tasks = [dataset[n].get(TASK) for n in range(len(dataset))]
+    if None in tasks:
+        raise InputError(f"GEMSTrainer: row {tasks.index(None)} of the training set has no '{TASK}'. Add it.")
+    return tasks

@@ -125,7 +125,8 @@ class Stepper:
     def _norms(self) -> dict[str, float]:
         """Norms of what the step is made from; gradients that are not kept apart by task are clipped.
 
-        The paper clips none of GEMS's (gems.md 5.5): Adam's step does not depend on their size.
+        The paper clips none of GEMS's: Adam's step does not depend on their size, and a common norm would let one
+        task's gradient shorten the other's.
         """
         if not isinstance(self.optimizer, TaskOptimizer):
             return {"gradient_norm": float(self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm))}

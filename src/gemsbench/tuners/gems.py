@@ -107,7 +107,7 @@ class GEMSTuner:
             )
             optimizer = _optimizer(config, groups, rate, tuple(tasks) or TASKS, known, stream_seed(seed, "gems"))
         except ValueError as error:
-            raise InputError(f"gems: {error}") from error
+            raise InputError(f"gems: {_without(str(error), 'GEMS: ', 'gems_param_groups: ')}") from error
         if activation_checkpointing:
             checkpoint_activations(model)
         held = [p for group in optimizer.param_groups if group["rank"] or everything for p in group["params"]]
@@ -131,16 +131,24 @@ def _knowledge(config: GEMSSettings, backbone: Backbone, basis: Path | None) -> 
     if basis is None:
         raise InputError(
             f"gems: null_space is on, and there is no knowledge basis of this backbone. Make one ({command}), or set "
-            "null_space: false (new random weights, initial: random, have none)."
+            "null_space: false."
         )
     try:
         known = KnowledgeBasis.load(basis)
         known.verify(backbone.model)
     except (ValueError, OSError) as error:
-        raise InputError(f"{basis}: {error} Make it again for this backbone ({command}).") from error
+        reason = _without(str(error), f"{basis}: ")
+        raise InputError(f"{basis}: {reason} Make it again for this backbone ({command}).") from error
     if known.side != config.basis_side:
         raise InputError(f"{basis}: a basis of {known.side}s; this run needs one of {config.basis_side}s ({command}).")
     return known
+
+
+def _without(message: str, *prefixes: str) -> str:
+    """The message without the name of who speaks, where it stands before it already."""
+    for prefix in prefixes:
+        message = message.removeprefix(prefix)
+    return message
 
 
 def _names(model: PreTrainedModel, parameters: Sequence[nn.Parameter]) -> list[str]:

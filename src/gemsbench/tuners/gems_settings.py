@@ -9,7 +9,8 @@ from typing import Any, Literal
 from gemsbench.errors import InputError
 from gemsbench.optim import GEMSConfig
 
-# gems.md section 10: the least rank of the paper's grid for T5, the middle one for Qwen; rates are ours.
+# The paper names a grid of ranks (256, 512, 1024) and no choice: its least for T5, whose matrices are 768 wide, and the
+# middle one for the wider Qwen2. It gives no learning rates; these are ours.
 RANKS: Mapping[str, int] = {"t5": 256, "qwen2": 512}
 LEARNING_RATES: Mapping[str, float] = {"t5": 5e-4, "qwen2": 2e-5}
 
@@ -48,7 +49,23 @@ class GEMSSettings:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise InputError(f"gems: {name} is {value}; it must be at least 0 and below 1.")
+        self._check_null_space()
         self.optimizer_config()
+
+    def _check_null_space(self) -> None:
+        """Refuse what no fit could begin with, and settings that would have no effect."""
+        if self.null_space and self.preset == "fast" and self.basis_side == "output":
+            raise InputError(
+                "gems: preset fast keeps its subspaces inside the allowed inputs and cannot use null_space_side: "
+                "output. Leave null_space_side out, or use preset paper."
+            )
+        without = {"null_space_side": self.null_space_side, "null_space_form": self.null_space_form}
+        for name, value in without.items():
+            if not self.null_space and value not in (None, "complement"):
+                raise InputError(
+                    f"gems: {name} is {value}, and null_space is false: there is nothing it could change. Leave "
+                    f"{name} out, or set null_space: true."
+                )
 
     def optimizer_config(self) -> GEMSConfig:
         """The optimizer's own configuration; raises InputError where it refuses it."""
@@ -59,7 +76,7 @@ class GEMSSettings:
         try:
             return GEMSConfig.of(self.preset, **values)
         except ValueError as error:
-            raise InputError(f"gems: {error}") from error
+            raise InputError(f"gems: {str(error).removeprefix('GEMS: ')}") from error
 
     @property
     def basis_side(self) -> Literal["input", "output"] | None:
