@@ -121,8 +121,7 @@ def adamw() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(sys.modules, "galore_torch", raising=False)
         specification = importlib.util.find_spec("galore_torch")
-        if specification is None:
-            pytest.skip("galore-torch is not installed")
+        assert specification is not None, "galore-torch (extra dev) is not installed"
         package = types.ModuleType("galore_torch")
         package.__path__ = list(specification.submodule_search_locations or [])
         patch.setitem(sys.modules, "galore_torch", package)
