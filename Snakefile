@@ -40,6 +40,7 @@ container: "envs/gemsbench.sif"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/backbones.smk"
 include: "workflow/rules/knowledge.smk"
+include: "workflow/rules/identifiers.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/report.smk"
@@ -49,6 +50,8 @@ wildcard_constraints:
     recipe=one_of(config["recipes"]),
     method=one_of(config["methods"]),
     basis=one_of(JOBS.get("basis", {})),
+    encoder=one_of(sorted({job.settings["encoder"] for job in JOBS.get("encoder", {}).values()})),
+    scheme=one_of(sorted({job.settings["scheme"] for job in JOBS.get("identifiers", {}).values()})),
     backbone=one_of(["none", *config["tables"].get("blocks", {}).values()]),
     seed=one_of(config["seeds"]),
 
@@ -57,6 +60,8 @@ rule all:
     default_target: True
     input:
         outputs_of("prepare"),
+        outputs_of("encoder"),
+        outputs_of("identifiers"),
         outputs_of("train"),
         outputs_of("evaluate"),
         backbone_records(),
@@ -76,6 +81,8 @@ rule prepared:
 
 rule scores:
     input:
+        outputs_of("encoder"),
+        outputs_of("identifiers"),
         outputs_of("train"),
         outputs_of("evaluate"),
         backbone_records(),

@@ -32,7 +32,7 @@ from gemsbench.files import write_json
 from gemsbench.identifiers.atomic import atomic_codes
 from gemsbench.methods.generative import Assembly, GenerativeSettings, TunerChoice, assemble
 from gemsbench.optim import KnowledgeBasis
-from gemsbench.pipeline.jobs import fetch_job
+from gemsbench.pipeline.data_jobs import fetch_job
 from gemsbench.profile import load_profile
 from gemsbench.protocol.pack import load_pack
 from gemsbench.training.batches import Batches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class MethodSettings:
     tasks: tuple[str, ...] = ()  # () means all that the method answers
     recipes: tuple[str, ...] = ()  # () means all of the profile
     backbones: tuple[str, ...] = ()  # of a method that tunes one; () means all of the profile's table blocks
+    seeds: tuple[int, ...] = ()  # of the profile's; () means all, a few where the time does not allow for more
+    scheme: str = ""  # identifiers that it writes: a scheme or a key of `identifiers`; "" means the method's own
     config: Mapping[str, Any] = field(default_factory=dict)  # fields of the method's Config
 
 
@@ -47,6 +49,14 @@ class KnowledgeSettings:
 
     corpus: CorpusSettings = CorpusSettings()  # without a name: the profile's
     settings: Mapping[str, Any] = field(default_factory=dict)  # fields of BasisSettings
+
+
+@dataclass(frozen=True)
+class SchemeSettings:
+    """How a profile makes the identifiers called by this key; a variant is its own key."""
+
+    base: str = ""  # registered scheme behind this key; "" means the key itself
+    config: Mapping[str, Any] = field(default_factory=dict)  # fields of the scheme's Config
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,8 @@ class Profile:
     corpus: CorpusSettings = CorpusSettings()
     backbones: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stand-in -> fields of its settings
     knowledge: KnowledgeSettings = KnowledgeSettings()
+    encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # encoder -> fields of its Config
+    identifiers: Mapping[str, SchemeSettings] = field(default_factory=dict)  # only those with settings of their own
     data_seed: int = 2026
     comparable_with_paper: bool = False  # False: every caption says that the numbers are not the paper's
 
@@ -95,6 +107,10 @@ def load_profile(path: Path) -> Profile:
     _check_values(profile, path)
     for recipe in profile.recipes:
         registry.lookup(registry.RECIPES, recipe, f"recipe in {path}")
+    for encoder in profile.encoders:
+        registry.lookup(registry.ENCODERS, encoder, f"encoder in {path}")
+    for key in profile.identifiers:
+        _check_scheme(profile, key, path)
     for key, settings in profile.methods.items():
         _check_method(profile, key, settings, path)
     shown = (*profile.tables.columns.values(), *profile.tables.extra_columns.values())
@@ -136,14 +152,31 @@ def _check_backbones(profile: Profile, path: Path) -> None:
         )
 
 
+def _check_scheme(profile: Profile, key: str, path: Path) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", key):
+        raise InputError(f"{path}: identifiers: '{key}' names a folder. Use lower-case letters, digits, +, -, . and _.")
+    base = profile.identifiers[key].base
+    registry.lookup(registry.SCHEMES, base or key, f"scheme in {path}: identifiers.{key}")
+    if base and base != key and key in registry.SCHEMES:
+        raise InputError(f"{path}: identifiers.{key}: '{key}' is a scheme itself. Give the variant another key.")
+
+
 def _check_method(profile: Profile, key: str, settings: MethodSettings, path: Path) -> None:
     if settings.target and not re.fullmatch(r"[\w.]+:\w+", settings.target):
         raise InputError(f"{path}: methods.{key}.target: write '{settings.target}' as package.module:Name.")
+    if settings.scheme and not method_entry(profile, key).scheme:
+        raise InputError(f"{path}: methods.{key}.scheme: {settings.base or key} writes no identifiers. Leave it out.")
+    scheme_entry(profile, scheme_name(profile, key))
     if settings.backbones and not method_entry(profile, key).backbones:
         raise InputError(f"{path}: methods.{key}.backbones: {settings.base or key} tunes no backbone. Leave it out.")
     for backbone in settings.backbones:
         blocks = dict.fromkeys(profile.tables.blocks.values())
         registry.lookup(blocks, backbone, f"backbone (not among the profile's table blocks) in {path}: methods.{key}")
+    if not set(settings.seeds) <= set(profile.seeds) or len(set(settings.seeds)) != len(settings.seeds):
+        raise InputError(
+            f"{path}: methods.{key}.seeds: {list(settings.seeds)} are not some of the profile's, each once. Choose "
+            f"among {list(profile.seeds)}."
+        )
     for task in settings.tasks:
         if task not in TASKS:
             raise InputError(f"{path}: methods.{key}.tasks: unknown '{task}'. Use rec, src or both.")
@@ -184,7 +217,20 @@ def method_entry(profile: Profile, key: str) -> registry.MethodEntry:
         return registry.MethodEntry(settings.target, settings.tasks or TASKS)
     entry = registry.lookup(registry.METHODS, settings.base or key, "method")
     tasks = tuple(task for task in entry.tasks if task in (settings.tasks or TASKS))
-    return registry.MethodEntry(entry.target, tasks, entry.seeded, entry.backbones, entry.tuner)
+    return replace(entry, tasks=tasks)
+
+
+def scheme_name(profile: Profile, key: str) -> str:
+    """The identifiers that a method key writes: a key of the profile's `identifiers`, else a scheme; "" for none."""
+    return profile.methods[key].scheme or method_entry(profile, key).scheme
+
+
+def scheme_entry(profile: Profile, scheme: str) -> registry.SchemeEntry | None:
+    """The registry entry behind a scheme as a profile names it, None for ""; raises InputError for an unknown name."""
+    if not scheme:
+        return None
+    known = {**registry.SCHEMES, **{key: registry.SCHEMES[s.base or key] for key, s in profile.identifiers.items()}}
+    return registry.lookup(known, scheme, "scheme of the profile")
 
 
 def tuner_name(profile: Profile, key: str, kind: str) -> str:
@@ -216,13 +262,25 @@ def backbones_in_use(profile: Profile) -> tuple[str, ...]:
     return tuple(dict.fromkeys(run.backbone for run in runs(profile) if run.backbone != NO_BACKBONE))
 
 
+def identifiers_in_use(profile: Profile) -> tuple[tuple[str, str], ...]:
+    """(recipe, scheme) of the identifiers that some run of the profile writes, each once."""
+    named = ((run.recipe, scheme_name(profile, run.method)) for run in runs(profile))
+    return tuple(pair for pair in dict.fromkeys(named) if pair[1])
+
+
+def encoders_in_use(profile: Profile) -> tuple[tuple[str, str], ...]:
+    """(recipe, encoder) of the item vectors that some identifiers of the profile are made from, each once."""
+    entries = ((recipe, scheme_entry(profile, scheme)) for recipe, scheme in identifiers_in_use(profile))
+    return tuple(dict.fromkeys((recipe, name) for recipe, entry in entries if entry for name in entry.encoders))
+
+
 def runs(profile: Profile) -> Iterator[Run]:
     """Every run of the profile, in a fixed order."""
     for key, settings in profile.methods.items():
-        entry = method_entry(profile, key)
+        entry, seeds = method_entry(profile, key), settings.seeds or profile.seeds
         for recipe in settings.recipes or tuple(profile.recipes):
             for backbone in _backbones_of(profile, key):
-                for seed in profile.seeds if entry.seeded else profile.seeds[:1]:
+                for seed in seeds if entry.seeded else seeds[:1]:
                     yield Run(recipe, backbone, key, seed)
 
 

@@ -26,6 +26,7 @@ class MethodEntry:
     seeded: bool = True  # False: the same result for every seed, so one run serves all
     backbones: bool = False  # True: one run per backbone of the profile
     tuner: str = ""  # its tuner on every kind of backbone; "": that of DEFAULT_TUNERS
+    scheme: str = ""  # of SCHEMES, the identifiers that it writes; "": it needs none
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,41 @@ class BackboneEntry:
     kind: Literal["t5", "qwen2"]
 
 
+@dataclass(frozen=True)
+class SchemeEntry:
+    """Where an identifier scheme lives, and the encoders whose item vectors it reads."""
+
+    target: str
+    encoders: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()  # its settings that name files of the user
+
+
 METHODS: Mapping[str, MethodEntry] = {
     "random": MethodEntry("gemsbench.methods.random_order:RandomOrder", ("rec", "src")),
     "popularity": MethodEntry("gemsbench.methods.popularity:Popularity", ("rec", "src"), seeded=False),
     "bm25": MethodEntry("gemsbench.methods.bm25:BM25", ("src",), seeded=False),
     "category-match": MethodEntry("gemsbench.methods.category_match:CategoryMatch", ("src",), seeded=False),
     "ncf": MethodEntry("gemsbench.methods.ncf:NCF", ("rec",)),
-    "bsr": MethodEntry("gemsbench.methods.bsr:BSR", ("rec", "src"), backbones=True),
-    "gems": MethodEntry("gemsbench.methods.gems:GEMS", ("rec", "src"), backbones=True, tuner="gems"),
+    "sasrec": MethodEntry("gemsbench.methods.sasrec:SASRec", ("rec",)),
+    "tiger": MethodEntry("gemsbench.methods.tiger:TIGER", ("rec",), backbones=True, scheme="rqvae"),
+    "letter": MethodEntry("gemsbench.methods.letter:LETTER", ("rec",), backbones=True, scheme="letter"),
+    "bsr": MethodEntry("gemsbench.methods.bsr:BSR", ("rec", "src"), backbones=True, scheme="atomic"),
+    "sem-bsr": MethodEntry("gemsbench.methods.sem_bsr:SemBSR", ("rec", "src"), backbones=True, scheme="sem"),
+    "gems": MethodEntry("gemsbench.methods.gems:GEMS", ("rec", "src"), backbones=True, tuner="gems", scheme="atomic"),
+}
+
+ENCODERS: Mapping[str, str] = {  # one vector per item
+    "item-text": "gemsbench.encoders.item_text:ItemText",
+    "sasrec": "gemsbench.encoders.sasrec:SASRecEncoder",
+    "bi-encoder": "gemsbench.encoders.bi_encoder:BiEncoder",
+}
+
+SCHEMES: Mapping[str, SchemeEntry] = {  # one identifier per item
+    "atomic": SchemeEntry("gemsbench.identifiers.atomic:Atomic"),
+    "rqvae": SchemeEntry("gemsbench.identifiers.rqvae:RQVAE", encoders=("item-text",)),
+    "letter": SchemeEntry("gemsbench.identifiers.letter:LETTER", encoders=("item-text", "sasrec")),
+    "sem": SchemeEntry("gemsbench.identifiers.sem:SemanticIds", encoders=("bi-encoder",)),
+    "imported": SchemeEntry("gemsbench.identifiers.imported:Imported", files=("index", "item2id")),
 }
 
 BACKBONES: Mapping[str, BackboneEntry] = {

@@ -21,6 +21,8 @@ from gemsbench.data import schema
 from gemsbench.evaluation.metrics import hit, rank_positives
 from gemsbench.evaluation.ragged import flatten
 from gemsbench.files import read_table, sha256_file, table_sha256, write_json, write_table
+from gemsbench.identifiers.atomic import atomic_codes
+from gemsbench.identifiers.codes import ItemCodes
 from gemsbench.optim import KnowledgeBasis
 from gemsbench.protocol.pack import FORMAT_VERSION, QUESTION_COLUMNS, TrainingData
 from gemsbench.protocol.prompts import prompt_text
@@ -259,6 +261,24 @@ def bases(backbones: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactor
         KnowledgeBasis.collect(backbone.model, batches).save(root / f"{kind}.safetensors")
         KnowledgeBasis.collect(backbone.model, batches, side="output").save(root / f"{kind}-output.safetensors")
     return {path.stem: path for path in root.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def identifiers(world: World, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Folders of code tables of the items of `world`: "atomic", and "semantic" of three levels and one that numbers."""
+    root = tmp_path_factory.mktemp("identifiers")
+    number = np.arange(world.items.height)
+    levels = np.stack([number % 3, number // 3 % 4, number // 12 % 5, number // 60], axis=1).astype(np.int32)
+    semantic = np.concatenate([np.full((1, 4), -1, np.int32), levels])
+    atomic_codes(world.items).save(root / "atomic")
+    ItemCodes("semantic", semantic, tuple(int(size) + 1 for size in levels.max(axis=0))).save(root / "semantic")
+    return {name: root / name for name in ("atomic", "semantic")}
+
+
+@pytest.fixture(scope="session")
+def make_world() -> Callable[..., World]:
+    """world_of, for tests that plant a world of their own."""
+    return world_of
 
 
 @pytest.fixture(scope="session")

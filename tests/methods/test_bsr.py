@@ -25,7 +25,7 @@ from gemsbench.identifiers.codes import ItemCodes, load_codes
 from gemsbench.identifiers.vocabulary import token_table
 from gemsbench.methods import generative
 from gemsbench.methods.bsr import BSR
-from gemsbench.methods.generative import GenerativeSettings, fit_generative
+from gemsbench.methods.generative import GenerativeSettings
 from gemsbench.training import loop
 from gemsbench.training.prompt_tokens import PromptTokens
 
@@ -58,10 +58,16 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def fitted(kind: str, world: Any, backbones: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fitted(
+    kind: str,
+    world: Any,
+    backbones: Mapping[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    identifiers: Mapping[str, Path],
+) -> Path:
     """BSR after two epochs on the small world."""
     out = tmp_path_factory.mktemp(f"bsr-{kind}") / "model"
-    BSR().fit(settings(), world.data, backbones[kind], 1, out)
+    BSR().fit(settings(), world.data, backbones[kind], 1, out, identifiers=identifiers["atomic"])
     return out
 
 
@@ -147,7 +153,9 @@ def test_log_and_diagnostics_tell_how_the_fit_went(fitted: Path, kind: str, worl
 
 
 @pytest.mark.slow
-def test_fifty_cases_are_learned_by_heart(world: Any, backbones: Mapping[str, Path], tmp_path: Path) -> None:
+def test_fifty_cases_are_learned_by_heart(
+    world: Any, backbones: Mapping[str, Path], tmp_path: Path, identifiers: Mapping[str, Path]
+) -> None:
     train = world.cases.filter(pl.col("split") == "train")
     # One target per prompt: a user's history and task, or a query besides.
     chosen = train.unique(["user_id", "task", "query_id"], keep="first", maintain_order=True).head(50)
@@ -161,16 +169,28 @@ def test_fifty_cases_are_learned_by_heart(world: Any, backbones: Mapping[str, Pa
     )
     data = replace(world.data, cases=pl.concat([chosen, asked]), valid_candidates=lists)
     BSR().fit(
-        settings(loop={"epochs": 150, "batch_size": 25, "patience": 40}), data, backbones["t5"], 1, tmp_path / "model"
+        settings(loop={"epochs": 150, "batch_size": 25, "patience": 40}),
+        data,
+        backbones["t5"],
+        1,
+        tmp_path / "model",
+        identifiers=identifiers["atomic"],
     )
     assert read_json(tmp_path / "model/diagnostics.json")["valid_ndcg@10"] > 0.99
 
 
 @pytest.mark.parametrize("task", ["rec", "src"])
 def test_one_task_alone_runs_from_the_same_code(
-    task: str, world: Any, backbones: Mapping[str, Path], tmp_path: Path
+    task: str, world: Any, backbones: Mapping[str, Path], tmp_path: Path, identifiers: Mapping[str, Path]
 ) -> None:
-    BSR().fit(settings(train_tasks=[task]), world.data, backbones["t5"], 1, tmp_path / "model")
+    BSR().fit(
+        settings(train_tasks=[task]),
+        world.data,
+        backbones["t5"],
+        1,
+        tmp_path / "model",
+        identifiers=identifiers["atomic"],
+    )
     lines = [json.loads(line) for line in (tmp_path / "model/log.jsonl").read_text().splitlines()]
     other = {"rec": "src", "src": "rec"}[task]
     assert f"valid_ndcg@10_{task}" in lines[0] and f"valid_ndcg@10_{other}" not in lines[0]
@@ -183,7 +203,13 @@ def test_one_task_alone_runs_from_the_same_code(
 
 
 def test_a_killed_fit_goes_on_to_the_same_model(
-    kind: str, fitted: Path, world: Any, backbones: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    fitted: Path,
+    world: Any,
+    backbones: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    identifiers: Mapping[str, Path],
 ) -> None:
     evaluate, restore, calls, restored = loop._Run._evaluate, loop._Run._restore, [], []
 
@@ -200,10 +226,10 @@ def test_a_killed_fit_goes_on_to_the_same_model(
     chosen = settings(loop={"checkpoint_seconds": 0.0})
     monkeypatch.setattr(loop._Run, "_evaluate", killed)
     with pytest.raises(KeyboardInterrupt):
-        BSR().fit(chosen, world.data, backbones[kind], 1, tmp_path / "model")
+        BSR().fit(chosen, world.data, backbones[kind], 1, tmp_path / "model", identifiers=identifiers["atomic"])
     assert (tmp_path / "model.checkpoint").is_dir() and not (tmp_path / "model").exists()
     monkeypatch.setattr(loop._Run, "_restore", noting)
-    BSR().fit(chosen, world.data, backbones[kind], 1, tmp_path / "model")
+    BSR().fit(chosen, world.data, backbones[kind], 1, tmp_path / "model", identifiers=identifiers["atomic"])
     assert restored[0] > 0  # it did not begin again
     assert not (tmp_path / "model.checkpoint").exists()
     assert (tmp_path / "model/model.safetensors").read_bytes() == (fitted / "model.safetensors").read_bytes()
@@ -235,9 +261,18 @@ def test_a_checkpoint_belongs_to_all_that_decides_a_fit(
     assert len({before, *others}) == 1 + len(others)
 
 
-def test_each_kind_of_backbone_may_have_its_own_loop(world: Any, backbones: Mapping[str, Path], tmp_path: Path) -> None:
+def test_each_kind_of_backbone_may_have_its_own_loop(
+    world: Any, backbones: Mapping[str, Path], tmp_path: Path, identifiers: Mapping[str, Path]
+) -> None:
     own = {"loop": {"epochs": 1, "batch_size": 256}, **FAST["t5"]}
-    BSR().fit(settings(tuners={"t5": own}), world.data, backbones["t5"], 1, tmp_path / "model")
+    BSR().fit(
+        settings(tuners={"t5": own}),
+        world.data,
+        backbones["t5"],
+        1,
+        tmp_path / "model",
+        identifiers=identifiers["atomic"],
+    )
     lines = [json.loads(line) for line in (tmp_path / "model/log.jsonl").read_text().splitlines()]
     assert max(line["epoch"] for line in lines if "epoch" in line) == 1
 
@@ -273,9 +308,10 @@ def test_a_merged_adapter_is_never_scored_in_half_precision(world: Any, backbone
 
 def test_a_damaged_model_folder_is_refused(fitted: Path, world: Any, tmp_path: Path) -> None:
     folder = shutil.copytree(fitted, tmp_path / "model")
+    moved = {**read_json(fitted / "generative.json"), "first_row": 1}
     for text, said in (
         ("{}", "not what a fit writes"),
-        ('{"first_row": 1, "half": false, "threads": 1}', "does not fit"),
+        (json.dumps(moved), "does not fit"),
         ("[", "not valid JSON"),
     ):
         (folder / "generative.json").write_text(text)
@@ -283,30 +319,57 @@ def test_a_damaged_model_folder_is_refused(fitted: Path, world: Any, tmp_path: P
             list(BSR().score(folder, world.questions().head(1)))
 
 
-def test_wrong_inputs_are_named(world: Any, backbones: Mapping[str, Path], tmp_path: Path) -> None:
+def test_wrong_inputs_are_named(
+    world: Any, backbones: Mapping[str, Path], tmp_path: Path, identifiers: Mapping[str, Path]
+) -> None:
     with pytest.raises(InputError, match="bsr: needs a backbone"):
-        BSR().fit(settings(), world.data, None, 1, tmp_path / "model")
+        BSR().fit(settings(), world.data, None, 1, tmp_path / "model", identifiers=identifiers["atomic"])
     with pytest.raises(InputError, match=r"unknown tuner 'lorra'\. Did you mean 'lora'"):
-        BSR().fit(settings(tuners={"t5": {"name": "lorra"}}), world.data, backbones["t5"], 1, tmp_path / "model")
+        BSR().fit(
+            settings(tuners={"t5": {"name": "lorra"}}),
+            world.data,
+            backbones["t5"],
+            1,
+            tmp_path / "model",
+            identifiers=identifiers["atomic"],
+        )
     with pytest.raises(InputError, match=r"tuners: t5: config \(full\).*learning_rat"):
         wrong = settings(tuners={"t5": {"config": {"learning_rat": 1}}})
-        BSR().fit(wrong, world.data, backbones["t5"], 1, tmp_path / "model")
+        BSR().fit(wrong, world.data, backbones["t5"], 1, tmp_path / "model", identifiers=identifiers["atomic"])
     with pytest.raises(InputError, match="kind of backbone"):
         settings(tuners={"t6": {}})
     with pytest.raises(InputError, match="train_tasks"):
         settings(train_tasks=["ads"])
     without = replace(world.data, cases=world.data.cases.filter(pl.col("split") == "valid"))
     with pytest.raises(InputError, match="no training cases"):
-        BSR().fit(settings(), without, backbones["t5"], 1, tmp_path / "model")
+        BSR().fit(settings(), without, backbones["t5"], 1, tmp_path / "model", identifiers=identifiers["atomic"])
     assert not (tmp_path / "model").exists()
 
 
 def test_colliding_identifiers_are_refused(world: Any, backbones: Mapping[str, Path], tmp_path: Path) -> None:
     codes = np.zeros((world.items.height + 1, 1), dtype=np.int32)
     codes[0] = -1
-    same = ItemCodes("same", codes, (1,))
+    ItemCodes("same", codes, (1,)).save(tmp_path / "same")
     with pytest.raises(InputError, match="share the identifier"):
-        fit_generative("gemsbench.methods.bsr", settings(), same, world.data, backbones["t5"], 1, tmp_path / "model")
+        BSR().fit(settings(), world.data, backbones["t5"], 1, tmp_path / "model", identifiers=tmp_path / "same")
+
+
+def test_a_run_needs_identifiers_of_its_own_items(world: Any, backbones: Mapping[str, Path], tmp_path: Path) -> None:
+    atomic_codes(world.items.head(119)).save(tmp_path / "fewer")
+    wanted = (settings(), world.data, backbones["t5"], 1, tmp_path / "model")
+    with pytest.raises(InputError, match=r"the catalogue has 120 items; 1 missing, e\.g\. item 120"):
+        BSR().fit(*wanted, identifiers=tmp_path / "fewer")
+    with pytest.raises(InputError, match=r"bsr: needs the identifiers of the items.*gemsbench ids"):
+        BSR().fit(*wanted)
+
+
+def test_a_model_is_scored_with_the_identifiers_that_it_was_tuned_on(fitted: Path, world: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(fitted, tmp_path / "model")
+    table = atomic_codes(world.items)
+    turned = np.concatenate([table.codes[:1], table.codes[:0:-1]])
+    ItemCodes(table.scheme, turned, table.sizes).save(folder)
+    with pytest.raises(InputError, match="not those that the model was tuned on"):
+        list(BSR().score(folder, world.questions().head(1)))
 
 
 def test_a_candidate_without_an_identifier_is_named(fitted: Path, world: Any) -> None:

@@ -68,15 +68,31 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def fitted(kind: str, world: Any, backbones: Any, bases: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fitted(
+    kind: str,
+    world: Any,
+    backbones: Any,
+    bases: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    identifiers: Mapping[str, Path],
+) -> Path:
     """GEMS after two epochs on the small world."""
     out = tmp_path_factory.mktemp(f"gems-{kind}") / "model"
-    GEMS().fit(settings(), world.data, backbones[kind], 1, out, basis=bases[kind])
+    GEMS().fit(settings(), world.data, backbones[kind], 1, out, basis=bases[kind], identifiers=identifiers["atomic"])
     return out
 
 
-def test_its_identifiers_are_those_of_bsr(fitted: Path, world: Any, backbones: Any, kind: str, tmp_path: Path) -> None:
-    BSR().fit(load_settings(GenerativeSettings, {"loop": {"epochs": 1}}, ""), world.data, backbones[kind], 1, tmp_path)
+def test_its_identifiers_are_those_of_bsr(
+    fitted: Path, world: Any, backbones: Any, kind: str, tmp_path: Path, identifiers: Mapping[str, Path]
+) -> None:
+    BSR().fit(
+        load_settings(GenerativeSettings, {"loop": {"epochs": 1}}, ""),
+        world.data,
+        backbones[kind],
+        1,
+        tmp_path,
+        identifiers=identifiers["atomic"],
+    )
     assert load_codes(fitted).table().equals(load_codes(tmp_path).table())
     assert read_json(fitted / "generative.json")["first_row"] == read_json(tmp_path / "generative.json")["first_row"]
     shapes = [{n: p.shape for n, p in load_backbone(f).model.named_parameters()} for f in (fitted, tmp_path)]
@@ -84,13 +100,15 @@ def test_its_identifiers_are_those_of_bsr(fitted: Path, world: Any, backbones: A
 
 
 def test_bsr_with_the_tuner_gems_is_this_method(
-    fitted: Path, world: Any, backbones: Any, bases: Any, kind: str, tmp_path: Path
+    fitted: Path, world: Any, backbones: Any, bases: Any, kind: str, tmp_path: Path, identifiers: Mapping[str, Path]
 ) -> None:
     """Identifiers and tuner combine freely: equal settings under another method key give equal weights."""
     named = settings()
     tuners = {key: replace(choice, name="gems") for key, choice in named.tuners.items()}
     config = replace(named, tuners=tuners)
-    BSR().fit(config, world.data, backbones[kind], 1, tmp_path / "model", basis=bases[kind])
+    BSR().fit(
+        config, world.data, backbones[kind], 1, tmp_path / "model", basis=bases[kind], identifiers=identifiers["atomic"]
+    )
     same = [load_backbone(folder).model.state_dict() for folder in (fitted, tmp_path / "model")]
     assert all(torch.equal(same[0][name], same[1][name]) for name in same[0])
 
@@ -114,7 +132,14 @@ def test_the_method_and_the_registry_name_the_same_tuner() -> None:
 
 
 def test_a_killed_fit_goes_on_to_the_same_model(
-    kind: str, fitted: Path, world: Any, backbones: Any, bases: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    fitted: Path,
+    world: Any,
+    backbones: Any,
+    bases: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    identifiers: Mapping[str, Path],
 ) -> None:
     evaluate, calls = loop._Run._evaluate, []
 
@@ -127,18 +152,38 @@ def test_a_killed_fit_goes_on_to_the_same_model(
     chosen = settings(loop={"checkpoint_seconds": 0.0})
     monkeypatch.setattr(loop._Run, "_evaluate", killed)
     with pytest.raises(KeyboardInterrupt):
-        GEMS().fit(chosen, world.data, backbones[kind], 1, tmp_path / "model", basis=bases[kind])
+        GEMS().fit(
+            chosen,
+            world.data,
+            backbones[kind],
+            1,
+            tmp_path / "model",
+            basis=bases[kind],
+            identifiers=identifiers["atomic"],
+        )
     assert (tmp_path / "model.checkpoint").is_dir()
     monkeypatch.setattr(loop._Run, "_evaluate", evaluate)
-    GEMS().fit(chosen, world.data, backbones[kind], 1, tmp_path / "model", basis=bases[kind])
+    GEMS().fit(
+        chosen, world.data, backbones[kind], 1, tmp_path / "model", basis=bases[kind], identifiers=identifiers["atomic"]
+    )
     assert (tmp_path / "model/model.safetensors").read_bytes() == (fitted / "model.safetensors").read_bytes()
 
 
-def test_a_fit_needs_the_basis_of_its_backbone(world: Any, backbones: Any, bases: Any, tmp_path: Path) -> None:
+def test_a_fit_needs_the_basis_of_its_backbone(
+    world: Any, backbones: Any, bases: Any, tmp_path: Path, identifiers: Mapping[str, Path]
+) -> None:
     with pytest.raises(InputError, match="there is no knowledge basis of this backbone"):
-        GEMS().fit(settings(), world.data, backbones["t5"], 1, tmp_path / "model")
+        GEMS().fit(settings(), world.data, backbones["t5"], 1, tmp_path / "model", identifiers=identifiers["atomic"])
     with pytest.raises(InputError, match="this basis is of another model"):
-        GEMS().fit(settings(), world.data, backbones["t5"], 1, tmp_path / "model", basis=bases["qwen2"])
+        GEMS().fit(
+            settings(),
+            world.data,
+            backbones["t5"],
+            1,
+            tmp_path / "model",
+            basis=bases["qwen2"],
+            identifiers=identifiers["atomic"],
+        )
     assert not (tmp_path / "model").exists()
 
 
@@ -238,7 +283,7 @@ def test_new_weights_are_those_of_a_new_model(kind: str, backbones: Mapping[str,
 
 
 def test_the_released_codes_settings_start_from_new_weights_and_train_all(
-    world: Any, backbones: Any, bases: Any, tmp_path: Path
+    world: Any, backbones: Any, bases: Any, tmp_path: Path, identifiers: Mapping[str, Path]
 ) -> None:
     chosen = settings(config={"preset": "reference", "null_space": False, "rank": 1024}, initial="random")
     parts = generative.assemble(
@@ -250,13 +295,23 @@ def test_the_released_codes_settings_start_from_new_weights_and_train_all(
     counts = parts.tuned.counts()
     assert counts["trainable"] == counts["total"]
     assert isinstance(parts.tuned.optimizer, TaskOptimizer)
-    GEMS().fit(chosen, world.data, backbones["t5"], 1, tmp_path / "model", basis=bases["t5"])
+    GEMS().fit(
+        chosen, world.data, backbones["t5"], 1, tmp_path / "model", basis=bases["t5"], identifiers=identifiers["atomic"]
+    )
     assert read_json(tmp_path / "model/diagnostics.json")["best_step"] > 0
     with pytest.raises(InputError, match=r"new weights \(initial: random\) know nothing.*Set null_space: false"):
         with_basis = settings(initial="random")
-        GEMS().fit(with_basis, world.data, backbones["t5"], 1, tmp_path / "other", basis=bases["t5"])
+        GEMS().fit(
+            with_basis,
+            world.data,
+            backbones["t5"],
+            1,
+            tmp_path / "other",
+            basis=bases["t5"],
+            identifiers=identifiers["atomic"],
+        )
     with pytest.raises(InputError, match="knows T5 only"):
-        GEMS().fit(chosen, world.data, backbones["qwen2"], 1, tmp_path / "other")
+        GEMS().fit(chosen, world.data, backbones["qwen2"], 1, tmp_path / "other", identifiers=identifiers["atomic"])
 
 
 def test_the_released_codes_settings_are_in_no_main_table() -> None:
@@ -306,13 +361,16 @@ def test_a_variant_is_what_its_name_says(key: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", [*VARIANTS, "gems+reference-pretrained"])
-def test_a_variant_fits(key: str, world: Any, backbones: Any, bases: Any, tmp_path: Path) -> None:
+def test_a_variant_fits(
+    key: str, world: Any, backbones: Any, bases: Any, tmp_path: Path, identifiers: Mapping[str, Path]
+) -> None:
     profile = load_profile(CONFIG / "mini-ablations.yaml")
     method, config = build_method(key, profile)
     side = _tuner_settings(profile, key).basis_side
     basis = None if side is None else bases["t5" if side == "input" else "t5-output"]
     longer = replace(config, loop=replace(config.loop, epochs=3))
-    method.fit(longer, world.data, backbones["t5"], 1, tmp_path / "model", basis=basis)  # type: ignore[call-arg]
+    made = {"basis": basis, "identifiers": identifiers["atomic"]}
+    method.fit(longer, world.data, backbones["t5"], 1, tmp_path / "model", **made)
     lines = [json.loads(line) for line in (tmp_path / "model/log.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if line.get("loss") is not None]
     assert losses[2] < losses[0]

@@ -21,6 +21,10 @@ from gemsbench.protocol.pack import TrainingData
 SHORT: dict[str, dict[str, Any]] = {
     "ncf": {"epochs": 2, "batch_size": 256},
     "bsr": {"loop": {"epochs": 2, "batch_size": 64}},
+    "sem-bsr": {"loop": {"epochs": 2, "batch_size": 64}},
+    "tiger": {"loop": {"epochs": 2, "batch_size": 64}},
+    "letter": {"loop": {"epochs": 2, "batch_size": 64}, "temperature": 0.9},
+    "sasrec": {},
     "gems": {
         "loop": {"epochs": 2, "batch_size": 64},
         "tuners": {k: {"config": {"rank": 4, "update_gap": 3, "learning_rate": 3e-3}} for k in ("t5", "qwen2")},
@@ -46,6 +50,7 @@ class Contender:
     kind: str
     backbone: Path | None = None
     basis: Path | None = None  # of methods whose tuner needs one
+    identifiers: Path | None = None  # of methods that write them
 
     @property
     def method(self) -> Any:
@@ -55,8 +60,8 @@ class Contender:
     def fit(self, data: TrainingData, out: Path, seed: int = 1) -> Path:
         """Fit on data into the folder out, which is returned."""
         settings = load_settings(self.method.Config, SHORT.get(self.name, {}), "test")
-        known = {"basis": self.basis} if self.basis else {}
-        self.method.fit(settings, data, self.backbone, seed, out, **known)
+        made = {name: path for name in ("basis", "identifiers") if (path := getattr(self, name)) is not None}
+        self.method.fit(settings, data, self.backbone, seed, out, **made)
         return out
 
     def scores(self, artefact: Path, cases: pl.DataFrame) -> list[np.ndarray]:
@@ -79,11 +84,18 @@ CONTENDERS = [
 
 
 @pytest.fixture(scope="module", params=CONTENDERS, ids=lambda contender: f"{contender.name}{contender.kind}")
-def contender(request: pytest.FixtureRequest, backbones: Mapping[str, Path], bases: Mapping[str, Path]) -> Contender:
+def contender(
+    request: pytest.FixtureRequest,
+    backbones: Mapping[str, Path],
+    bases: Mapping[str, Path],
+    identifiers: Mapping[str, Path],
+) -> Contender:
     """Every name of the registry, with a tiny backbone of each kind where it needs one."""
     wanted: Contender = request.param
-    knowing = registry.METHODS[wanted.name].tuner == "gems"
-    return replace(wanted, backbone=backbones.get(wanted.kind), basis=bases[wanted.kind] if knowing else None)
+    entry = registry.METHODS[wanted.name]
+    written = identifiers["atomic" if entry.scheme == "atomic" else "semantic"] if entry.scheme else None
+    basis = bases[wanted.kind] if entry.tuner == "gems" else None
+    return replace(wanted, backbone=backbones.get(wanted.kind), basis=basis, identifiers=written)
 
 
 @pytest.fixture(scope="module")

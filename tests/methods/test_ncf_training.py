@@ -18,11 +18,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from gemsbench.evaluation.validation_lists import ValidationLists
 from gemsbench.methods import ncf_training
 from gemsbench.methods.ncf import NCF
 from gemsbench.methods.ncf_training import STAGES, NCFSettings, Problem, Training, start_stage, train_epoch
 from gemsbench.methods.train_pairs import TrainPairs
-from gemsbench.methods.validation import ValidationLists
 
 SHORT = NCFSettings(epochs=3, batch_size=128, factors=4, checkpoint_seconds=0.0)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from gemsbench.errors import InputError
-from gemsbench.methods.sorted_keys import contains
+from gemsbench.evaluation.sorted_keys import contains
 from gemsbench.methods.train_pairs import TrainPairs
 
 

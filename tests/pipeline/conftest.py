@@ -38,9 +38,12 @@ backbones:
     pretraining: {steps: 4, evaluations: 1}
   qwen-mini: *smallest
 knowledge: {settings: {documents: 20}}
+encoders: {item-text: {}}
+identifiers: {rqvae: {config: {quantiser: {hidden: [16], latent: 8, codebook_size: 16, epochs: 3}}}}
 methods:
   random: {}
   popularity: {}
+  tiger: {backbones: [t5-mini], config: {loop: {epochs: 1}, validation_cases: 20}}
   bsr: {config: {loop: {epochs: 1}, validation_cases: 20}}
   gems:
     backbones: [t5-mini]

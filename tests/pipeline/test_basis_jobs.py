@@ -13,8 +13,9 @@ import pytest
 
 from gemsbench.errors import InputError
 from gemsbench.files import write_text
+from gemsbench.pipeline.backbone_jobs import BASIS, backbone_job, basis_job
 from gemsbench.pipeline.job import Job
-from gemsbench.pipeline.jobs import BASIS, all_jobs, backbone_job, basis_job, train_job
+from gemsbench.pipeline.jobs import all_jobs, train_job
 from gemsbench.pipeline.state import judge, standing, states
 from gemsbench.pipeline.tuner_settings import basis_side
 from gemsbench.profile import CorpusSettings, KnowledgeSettings, MethodSettings, Profile, Run, load_profile
@@ -190,7 +191,8 @@ def pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[
     names = ("fetch", "backbone", "basis", "train")
     text = next(job for job in all_jobs(chosen) if (job.rule, job.name) == ("fetch", CORPUS))
     row = train_job(chosen, T5)
-    data = {name: path for name, path in row.inputs.items() if path.is_relative_to(Path("results/mini/prepared"))}
+    made = (Path("results/mini/prepared"), Path("results/mini/identifiers"))
+    data = {name: path for name, path in row.inputs.items() if any(path.is_relative_to(folder) for folder in made)}
     row = replace(row, inputs={k: Path("prepared.txt") if k in data else v for k, v in row.inputs.items()})
     jobs = [text, backbone_job(chosen, "t5-mini"), basis_job(chosen, "t5-mini"), row]
     assert tuple(job.rule for job in jobs) == names

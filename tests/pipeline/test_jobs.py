@@ -16,14 +16,15 @@ from gemsbench.backbones.corpus import text_file
 from gemsbench.errors import InputError
 from gemsbench.files import write_json, write_text
 from gemsbench.pipeline import schema
+from gemsbench.pipeline.backbone_jobs import backbone_job
 from gemsbench.pipeline.environment import job_environment
 from gemsbench.pipeline.job import RULES, Job
-from gemsbench.pipeline.jobs import all_jobs, backbone_job, train_job
+from gemsbench.pipeline.jobs import all_jobs, train_job
 from gemsbench.pipeline.plan import plan
 from gemsbench.pipeline.prune import unclaimed
 from gemsbench.pipeline.resources import benchmark_path, expected, needs
 from gemsbench.pipeline.settings_files import settings_path, write_settings
-from gemsbench.profile import CorpusSettings, MethodSettings, Profile, Run, load_profile
+from gemsbench.profile import CorpusSettings, MethodSettings, Profile, Run, load_profile, method_entry
 
 PROFILES = ("mini", "mini-real")
 
@@ -34,9 +35,9 @@ def _in_the_repository(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def profile(name: str = "mini") -> Profile:
-    """A committed profile without what needs a knowledge basis, which has tests of its own."""
+    """A committed profile with BSR alone on the backbones; bases, encoders and schemes have tests of their own."""
     chosen = load_profile(Path(f"config/{name}.yaml"))
-    kept = {key: settings for key, settings in chosen.methods.items() if "gems" not in (key, settings.base)}
+    kept = {key: s for key, s in chosen.methods.items() if key == "bsr" or not method_entry(chosen, key).backbones}
     return replace(chosen, methods=kept)
 
 
@@ -100,7 +101,8 @@ def test_each_part_of_a_generative_method_concerns_exactly_its_rows() -> None:
     t5, qwen = made_of("t5-mini"), made_of("qwen-mini")
     rows = {name for name in t5 | qwen if name.startswith("train")}
     assert seeing("methods/bsr.py") == rows
-    for file in ("identifiers/atomic.py", "decoding/exact.py", "decoding/t5_tree.py", "training/objective.py"):
+    assert seeing("identifiers/atomic.py") == {f"identifiers {recipe}/atomic" for recipe in profile().recipes}
+    for file in ("decoding/exact.py", "decoding/t5_tree.py", "training/objective.py"):
         assert seeing(file) == rows, file
     assert seeing("tuners/lora.py") == rows & qwen
     assert seeing("tuners/full.py") == rows & t5
@@ -120,7 +122,7 @@ def test_a_tuner_named_by_the_profile_takes_the_place_of_the_default() -> None:
 def test_a_backbone_that_no_run_tunes_is_not_made() -> None:
     methods = {key: settings for key, settings in profile().methods.items() if key != "bsr"}
     without = replace(profile(), methods=methods, corpus=CorpusSettings())
-    assert {job.rule for job in all_jobs(without)} == set(RULES) - {"backbone", "basis"}
+    assert {job.rule for job in all_jobs(without)} == set(RULES) - {"backbone", "basis", "encoder", "identifiers"}
     assert not any("backbones" in str(path) for job in all_jobs(without) for path in job.inputs.values())
     assert "fetch simulated-encyclopedia" not in {f"{job.rule} {job.name}" for job in all_jobs(without)}
 
@@ -210,7 +212,8 @@ def test_a_setting_changes_the_jobs_that_use_it() -> None:
     assert differing(replace(profile(), history_length=6)) == {*recipes, *REPORT}
     raw = {"fetch simulated-amazon", "fetch simulated-qilin"}
     corpus = {"fetch simulated-encyclopedia", *made_of("t5-mini"), *made_of("qwen-mini")}
-    assert differing(replace(profile(), data_seed=1)) == {*raw, *recipes, *corpus, *REPORT}
+    codes = {f"identifiers {recipe}/atomic" for recipe in profile().recipes}
+    assert differing(replace(profile(), data_seed=1)) == {*raw, *recipes, *corpus, *codes, *REPORT}
     assert differing(replace(profile(), comparable_with_paper=True)) == REPORT
     smaller = replace(profile(), corpus=CorpusSettings("simulated-encyclopedia", {"words": 1000}))
     assert differing(smaller) == {*corpus, *REPORT}
@@ -274,7 +277,9 @@ def test_the_plan_uses_what_earlier_runs_measured(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     write_text(tmp_path / "workflow/resources.yaml", resources)
     before = plan(profile_in(tmp_path), cores=2)
-    assert [rule.rule for rule in before.rules] == [rule for rule in RULES if rule not in ("backbone", "basis")]
+    assert [rule.rule for rule in before.rules] == [
+        rule for rule in RULES if rule not in ("backbone", "basis", "encoder", "identifiers")
+    ]
     assert all(rule.to_run == rule.jobs and rule.source == "upper limit" for rule in before.rules)
     job = next(job for job in all_jobs(profile_in(tmp_path)) if job.rule == "prepare")
     path = benchmark_path(Path("results/mini"), job)

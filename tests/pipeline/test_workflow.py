@@ -14,7 +14,10 @@ pytestmark = pytest.mark.slow
 REPORT = {"tables": 1, "figures": 1}
 POPULARITY = {"train": 1, "evaluate": 1, **REPORT}
 ROW = POPULARITY
-ROWS = {"train": 3, "evaluate": 3, **REPORT}  # with a backbone: two of BSR, one of GEMS
+ROWS = {"train": 4, "evaluate": 4, **REPORT}  # with a backbone: two of BSR, one of GEMS and of TIGER
+ATOMIC = {"identifiers": 1, "train": 3, "evaluate": 3, **REPORT}
+SEMANTIC = {"identifiers": 1, **ROW}
+VECTORS = {"encoder": 1, **SEMANTIC}
 BACKBONES = {"backbone_t5_mini": 1, "backbone_qwen_mini": 1, "basis": 1, **ROWS}
 KNOWLEDGE = {"basis": 1, **ROW}
 
@@ -52,13 +55,17 @@ def test_the_report_is_one_page_with_the_tables(finished: Any) -> None:
     [
         ("src/gemsbench/methods/popularity.py", '"""', '"""Edited. ', POPULARITY),
         ("config/mini.yaml", "popularity: {}", "popularity: {tasks: [rec]}", POPULARITY),
-        # A second seed of random and of the three rows with a backbone.
-        ("config/mini.yaml", "seeds: [1]", "seeds: [1, 2]", {"train": 4, "evaluate": 4, **REPORT}),
+        # A second seed of random and of the four rows with a backbone.
+        ("config/mini.yaml", "seeds: [1]", "seeds: [1, 2]", {"train": 5, "evaluate": 5, **REPORT}),
         ("src/gemsbench/tuners/lora.py", '"""', '"""Edited. ', ROW),
         ("src/gemsbench/tuners/gems.py", '"""', '"""Edited. ', ROW),
         ("src/gemsbench/training/knowledge.py", '"""', '"""Edited. ', KNOWLEDGE),
         ("config/mini.yaml", "documents: 20", "documents: 25", KNOWLEDGE),
-        ("src/gemsbench/identifiers/atomic.py", '"""', '"""Edited. ', ROWS),
+        ("src/gemsbench/identifiers/atomic.py", '"""', '"""Edited. ', ATOMIC),
+        ("src/gemsbench/identifiers/quantiser_training.py", '"""', '"""Edited. ', SEMANTIC),
+        ("config/mini.yaml", "epochs: 3", "epochs: 4", SEMANTIC),
+        ("src/gemsbench/encoders/tf_idf.py", '"""', '"""Edited. ', VECTORS),
+        ("src/gemsbench/methods/tiger.py", '"""', '"""Edited. ', ROW),
         ("config/mini.yaml", "*smallest", "{width: 16}", {"backbone_qwen_mini": 1, **ROW}),
         ("src/gemsbench/backbones/stand_ins.py", '"""', '"""Edited. ', BACKBONES),
         ("config/mini.yaml", "words: 3000", "words: 4000", {"fetch_simulated_encyclopedia": 1, **BACKBONES}),
@@ -67,7 +74,7 @@ def test_the_report_is_one_page_with_the_tables(finished: Any) -> None:
             "src/gemsbench/protocol/prepare.py",
             '"""',
             '"""Edited. ',
-            {"prepare": 1, "train": 5, "evaluate": 5, **REPORT},
+            {"prepare": 1, "encoder": 1, "identifiers": 2, "train": 6, "evaluate": 6, **REPORT},
         ),
     ],
 )
@@ -180,14 +187,14 @@ def test_another_tie_rule_makes_every_number_anew(finished: Any) -> None:
     finished.gemsbench("sync")
     finished.snakemake("--", "prepared")
     finished.gemsbench("sync")
-    assert finished.pending() == {"train": 5, "evaluate": 5, **REPORT}
+    assert finished.pending() == {"train": 6, "evaluate": 6, **REPORT}
 
 
 @pytest.mark.parametrize("file", ["envs/requirements.lock", "envs/torch.txt"])
 def test_another_library_version_trains_anew(finished: Any, file: str) -> None:
     path = finished.root / file
     path.write_text(path.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
-    assert finished.pending()["train"] == 5
+    assert finished.pending()["train"] == 6
 
 
 def test_prune_waits_for_a_running_workflow(finished: Any) -> None:

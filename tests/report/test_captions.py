@@ -17,7 +17,7 @@ from gemsbench.report.table import Table
 from gemsbench.report.tables import build_tables
 
 Write = Callable[[Profile], Path]
-AT_CAP = "Training stopped at its cap of epochs, not by validation: "
+AT_CAP = "Training stopped at its cap of epochs or steps, not by validation: "
 QILIN, AMAZON = "simulated-qilin", "simulated-amazon"
 
 
@@ -82,6 +82,23 @@ def test_cells_carry_what_ended_their_runs(with_gems: Profile, write_results: Wr
     page = (tmp_path / "table1.html").read_text()
     assert "training stopped by its cap of epochs in 1 of 2 seeds; training stopped by validation in 1 of 2" in page
     assert "training stopped by its cap of epochs; " in page
+
+
+def test_a_cap_of_steps_is_named_too(with_gems: Profile, write_results: Write, tmp_path: Path) -> None:
+    folder = write_results(with_gems)
+    end(folder, "steps", *both_seeds(AMAZON, "t5-mini", "bsr"))
+    assert f"{AT_CAP}BSR (Amazon). " in tables(with_gems, folder)["table1"].caption
+    write_tables(with_gems, folder, tmp_path)
+    assert "training stopped by its cap of steps; " in (tmp_path / "table1.html").read_text()
+
+
+def test_rows_with_fewer_seeds_are_named(with_gems: Profile, write_results: Write) -> None:
+    methods = {key: dataclasses.replace(s, seeds=(2,) if key == "bsr" else ()) for key, s in with_gems.methods.items()}
+    fewer = dataclasses.replace(with_gems, methods=methods)
+    found = tables(fewer, write_results(fewer))
+    assert "Fewer seeds: BSR (seed 2). " in found["table1"].caption
+    assert "Fewer seeds: BSR with t5-mini, BSR with qwen-mini (seed 2). " in found["sanity"].caption
+    assert "Fewer seeds" not in found["table4"].caption
 
 
 def measured(folder: Path, run: Run) -> Mapping[str, Any]:

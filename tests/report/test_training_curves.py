@@ -73,7 +73,7 @@ def test_the_figure_says_what_its_numbers_are(with_gems: Profile, write_logs: Wr
         "unigram 6.25",
         "Training loss, search",
         "Validation NDCG@10, recommendation",
-        "stopped at its cap of epochs",
+        "stopped at its cap of epochs or steps",
         "means over seeds",
         "not comparable with",
     ):

@@ -75,7 +75,7 @@ def test_only_a_run_that_its_cap_ended_is_marked_as_such(stopped: str | None, cu
     axis = drawn([line(curve(stopped=stopped))])
     assert marked(axis, CUT) == [(5.0, pytest.approx(0.5))] * cuts
     labels = [handle.get_label() for handle in legend_handles([line(curve(stopped=stopped))])]
-    assert ("stopped at its cap of epochs" in labels) == bool(cuts)
+    assert ("stopped at its cap of epochs or steps" in labels) == bool(cuts)
 
 
 def test_the_kept_epoch_is_marked_on_validation_only() -> None:

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gemsbench.checkpoint import delete_checkpoint
 from gemsbench.errors import InputError
 from gemsbench.training import loop
 from gemsbench.training.batches import MicroBatch
-from gemsbench.training.checkpoint import delete_checkpoint
 from gemsbench.training.loop import LoopSettings, Problem, TrainingResult, train
 from gemsbench.training.objective import identifier_loss
 

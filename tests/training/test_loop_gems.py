@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gemsbench.checkpoint import optimizer_tensors
 from gemsbench.errors import InputError
 from gemsbench.optim import GEMS, gems_param_groups
 from gemsbench.training.batches import MicroBatch
-from gemsbench.training.checkpoint import optimizer_tensors
 from gemsbench.training.loop import LoopSettings, Problem, TrainingResult, train
 from gemsbench.training.objective import identifier_loss
 from gemsbench.training.task_optimizer import TaskOptimizer, trained_parameters

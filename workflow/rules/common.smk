@@ -14,7 +14,9 @@ sys.path.insert(0, str(SOURCE))
 from gemsbench.backbones.catalogue import LOG
 from gemsbench.errors import GemsbenchError
 from gemsbench.pipeline.environment import job_environment
-from gemsbench.pipeline.jobs import BASIS, all_jobs, results_folder
+from gemsbench.pipeline.backbone_jobs import BASIS
+from gemsbench.pipeline.data_jobs import results_folder
+from gemsbench.pipeline.jobs import all_jobs
 from gemsbench.pipeline.resources import needs
 from gemsbench.pipeline.settings_files import settings_path, write_settings
 from gemsbench.pipeline.state import standing
@@ -82,7 +84,7 @@ def relative(paths):
 
 def outputs_of(rule_name):
     """Every versioned file that the jobs of a rule write."""
-    return [str(path) for job in JOBS[rule_name].values() for path in (*job.outputs.values(), job.provenance_path)]
+    return [str(path) for job in JOBS.get(rule_name, {}).values() for path in (*job.outputs.values(), job.provenance_path)]
 
 
 def backbone_records():

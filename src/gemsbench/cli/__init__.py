@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from gemsbench.cli import backbones, bases, data, evaluation, later, methods, report, workflow
+from gemsbench.cli import backbones, bases, data, evaluation, identifiers, later, methods, report, workflow
 from gemsbench.errors import GemsbenchError
 
 INTERRUPTED = 130  # what the shell expects after Ctrl-C
@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(evaluation.trec, name="trec")
-for group in (backbones, bases, methods, evaluation, report, workflow, later):
+for group in (backbones, bases, identifiers, methods, evaluation, report, workflow, later):
     group.register(app)
 
 

@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 def backbone(name: BackboneName, config: Config = DEFAULT_CONFIG, out: Out = None, quiet: Quiet = False) -> None:
     """Make a backbone: pre-train a stand-in on the profile's corpus, or download a pinned revision."""
     from gemsbench.config import load_settings
-    from gemsbench.pipeline.jobs import backbone_job
+    from gemsbench.pipeline.backbone_jobs import backbone_job
     from gemsbench.profile import load_profile
     from gemsbench.progress import quietly
     from gemsbench.provenance import declared_threads, recording
@@ -53,7 +53,7 @@ def backbone(name: BackboneName, config: Config = DEFAULT_CONFIG, out: Out = Non
 
 def made_backbone(profile: Profile, name: str, config: Path) -> Path:
     """The folder of a backbone of the profile; raises InputError while a file of it is missing or out of date."""
-    from gemsbench.pipeline.jobs import backbone_job
+    from gemsbench.pipeline.backbone_jobs import backbone_job
 
     job = backbone_job(profile, name)
     require_made(job, f"backbone {name}", f"gemsbench backbone {name} --config {config}")

@@ -26,7 +26,7 @@ def basis(
 ) -> None:
     """Collect the knowledge basis of a backbone on the profile's text, in one pass."""
     from gemsbench.config import load_settings
-    from gemsbench.pipeline.jobs import BASIS, basis_job
+    from gemsbench.pipeline.backbone_jobs import BASIS, basis_job
     from gemsbench.profile import load_profile
     from gemsbench.progress import quietly
     from gemsbench.provenance import recording

@@ -79,7 +79,7 @@ def fetch_unless_current(profile: Profile, config: Path, name: str, *, quiet: bo
 
     Files of other settings would be read without a word, and the reader's record would name the present ones.
     """
-    from gemsbench.pipeline.jobs import fetch_job
+    from gemsbench.pipeline.data_jobs import fetch_job
     from gemsbench.pipeline.state import judge
 
     job = fetch_job(profile, name)
@@ -92,7 +92,7 @@ def fetch_source(profile: Profile, config: Path, name: str, *, quiet: bool) -> N
     from contextlib import nullcontext
 
     from gemsbench.data.fetch import fetch as fetch_files
-    from gemsbench.pipeline.jobs import fetch_job
+    from gemsbench.pipeline.data_jobs import fetch_job
     from gemsbench.profile import corpora
     from gemsbench.provenance import recording
 
@@ -107,7 +107,7 @@ def fetch_source(profile: Profile, config: Path, name: str, *, quiet: bool) -> N
 @app.command()
 def prepare(recipe: RecipeName, config: Config = DEFAULT_CONFIG, out: Out = None, quiet: Quiet = False) -> None:
     """Make the canonical tables, splits, cases and candidates of a recipe, and check them."""
-    from gemsbench.pipeline.jobs import prepare_job
+    from gemsbench.pipeline.data_jobs import prepare_job
     from gemsbench.protocol.prepare import prepare as prepare_tables
     from gemsbench.provenance import recording
 

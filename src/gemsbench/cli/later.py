@@ -9,8 +9,6 @@ import typer
 from gemsbench.errors import UsageError
 
 VERBS = {
-    "encoder": "encoders trained before a method",
-    "ids": "semantic identifiers",
     "leaderboard": "the leaderboard page",
     "audit": "the audit of printed tables",
     "check": "the self-test of an outside method",

@@ -10,7 +10,7 @@ import typer
 from gemsbench.cli.backbones import made_backbone, require_made
 from gemsbench.cli.options import DEFAULT_CONFIG, Config, Out, Quiet, RecipeName, Seed, results_folder
 from gemsbench.errors import InputError
-from gemsbench.profile import NO_BACKBONE, Profile, Run, chosen_run, load_profile
+from gemsbench.profile import NO_BACKBONE, Profile, Run, chosen_run, load_profile, scheme_name
 
 MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="A method key of the profile, e.g. ncf.")]
 Basis = Annotated[
@@ -48,12 +48,14 @@ def train(
     results = results_folder(profile.profile)
     folder = out or run.folder(results)
     weights = None if run.backbone == NO_BACKBONE else made_backbone(profile, run.backbone, config)
+    codes = _made_identifiers(profile, run, config)
     known = _made_basis(profile, run, config) if basis is None else basis
     job = train_job(profile, run, basis=basis)
     with recording(folder, job, config) as notes:
         notes["threads"] = declared_threads(build_method(method, profile)[1])
         pack = results / "prepared" / recipe
-        fit_and_score(method, profile, run, pack, folder, backbone=weights, basis=known, quiet=quiet)
+        made = {"backbone": weights, "identifiers": codes, "basis": known}
+        fit_and_score(method, profile, run, pack, folder, **made, quiet=quiet)
         diagnostics = folder / MODEL / DIAGNOSTICS
         if diagnostics.is_file():
             notes["diagnostics"] = read_json(diagnostics)
@@ -61,9 +63,21 @@ def train(
         typer.echo(f"{method} on {recipe}: scores in {folder / 'scores.parquet'}")
 
 
+def _made_identifiers(profile: Profile, run: Run, config: Path) -> Path | None:
+    """The folder of the identifiers that a run writes, None where it writes none; raises InputError while missing."""
+    from gemsbench.pipeline.identifier_jobs import identifiers_job
+
+    scheme = scheme_name(profile, run.method)
+    if not scheme:
+        return None
+    job = identifiers_job(profile, run.recipe, scheme)
+    require_made(job, f"identifiers '{scheme}'", f"gemsbench ids {scheme} {run.recipe} --config {config}")
+    return job.folder
+
+
 def _made_basis(profile: Profile, run: Run, config: Path) -> Path | None:
     """The knowledge basis that a run needs, None where it needs none; raises InputError while it is not there."""
-    from gemsbench.pipeline.jobs import BASIS, basis_job
+    from gemsbench.pipeline.backbone_jobs import BASIS, basis_job
     from gemsbench.pipeline.tuner_settings import basis_side
 
     side = basis_side(profile, run)

@@ -14,44 +14,8 @@ embedding matrix (twice on T5, whose output layer is untied).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import polars as pl
-
-from gemsbench.identifiers.atomic import atomic_codes
-from gemsbench.methods.contract import ScoreArray
-from gemsbench.methods.generative import GenerativeSettings, fit_generative
-from gemsbench.methods.generative_scoring import score_generative
-
-if TYPE_CHECKING:
-    from gemsbench.protocol.pack import TrainingData
+from gemsbench.methods.identifier_method import IdentifierMethod
 
 
-class BSR:
-    """Score = log-probability of the item's token after the prompt, under the softmax over the whole vocabulary."""
-
-    Config = GenerativeSettings
-
-    def fit(
-        self,
-        config: GenerativeSettings,
-        data: TrainingData,
-        backbone: Path | None,
-        seed: int,
-        out: Path,
-        *,
-        basis: Path | None = None,
-    ) -> None:
-        """Tune the backbone on training cases until validation stops improving; resumes after a kill.
-
-        basis: file of the backbone's knowledge basis, for the tuner gems. Writes a plain `from_pretrained` folder with
-        codes, log.jsonl and diagnostics.json. Raises InputError without a backbone or without training or validation
-        cases.
-        """
-        fit_generative(__name__, config, atomic_codes(data.items), data, backbone, seed, out, basis=basis)
-
-    def score(self, artefact: Path, cases: pl.DataFrame) -> Iterator[ScoreArray]:
-        """Yield float32 log-probabilities."""
-        yield from score_generative(artefact, cases)
+class BSR(IdentifierMethod):
+    """Scheme atomic, both tasks, token cross-entropy, the usual tuner of each backbone."""

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import polars as pl
 
 from gemsbench.errors import InputError
+from gemsbench.evaluation.sorted_keys import contains
 from gemsbench.files import read_header, read_table, write_table
 from gemsbench.methods.candidate_batches import CandidateBatch, score_in_batches
 from gemsbench.methods.contract import NoSettings, ScoreArray
-from gemsbench.methods.sorted_keys import contains
 
 if TYPE_CHECKING:
     from gemsbench.protocol.pack import TrainingData

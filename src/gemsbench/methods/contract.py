@@ -49,8 +49,8 @@ class Method(Protocol):
         ...
 
 
-class KnowingMethod(Protocol):
-    """A method that can be handed the knowledge basis of its backbone, where the run's tuner uses one."""
+class TunedMethod(Protocol):
+    """A method that tunes a backbone: it is handed what was made for the run, where the run needs it."""
 
     def fit(
         self,
@@ -60,7 +60,12 @@ class KnowingMethod(Protocol):
         seed: int,
         out: Path,
         *,
+        identifiers: Path | None = None,
         basis: Path | None = None,
     ) -> None:
-        """Fit as Method says; basis: a file of gemsbench.optim.KnowledgeBasis, made from the same backbone."""
+        """Fit as Method says.
+
+        identifiers: folder of a code table (gemsbench.identifiers.codes) of the same items. basis: a file of
+        gemsbench.optim.KnowledgeBasis, made from the same backbone.
+        """
         ...

@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,11 +25,12 @@ from gemsbench.backbones.catalogue import LOG, RECORD
 from gemsbench.backbones.folder import check_folder
 from gemsbench.backbones.loading import Backbone, load_backbone
 from gemsbench.backbones.vocabulary import add_tokens
+from gemsbench.checkpoint import delete_checkpoint
 from gemsbench.config import load_settings, settings_dict
 from gemsbench.decoding import CandidateScorer
 from gemsbench.errors import InputError
 from gemsbench.files import atomic_path, sha256_file, sha256_json, table_sha256, write_json
-from gemsbench.identifiers.codes import ItemCodes
+from gemsbench.identifiers.codes import ItemCodes, load_codes
 from gemsbench.identifiers.vocabulary import token_strings, token_table
 from gemsbench.methods.generative_scoring import MAX_LENGTH, SETTINGS_FILE, IdentifierRanker, scored_end
 from gemsbench.methods.generative_validation import Validation
@@ -37,19 +38,23 @@ from gemsbench.methods.initial_weights import draw_weights
 from gemsbench.progress import progress_bar
 from gemsbench.seeds import stream_seed
 from gemsbench.source_code import source_sha256
+from gemsbench.threads import torch_threads
 from gemsbench.training.batches import Batches
-from gemsbench.training.checkpoint import delete_checkpoint
 from gemsbench.training.examples import VALIDATION_CASES, Examples, training_examples
 from gemsbench.training.loop import Problem, TrainingResult, train
 from gemsbench.training.loop_settings import LoopSettings
-from gemsbench.training.objective import identifier_loss
+from gemsbench.training.objective import Head, identifier_loss
 from gemsbench.training.prompt_tokens import PromptTokens, unknown_rate
 from gemsbench.training.task_optimizer import TaskOptimizer
-from gemsbench.training.threads import torch_threads
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from gemsbench.protocol.pack import TrainingData
     from gemsbench.tuners.contract import Tuned, Tuner
+
+# Sum of the token losses of a micro-batch (training/objective.py: identifier_loss and what methods put in its place).
+Objective = Callable[["PreTrainedModel", Mapping[str, torch.Tensor], Head | None], torch.Tensor]
 
 VERSIONS = ("torch", "transformers", "tokenizers", "accelerate", "peft", "numpy", "polars")  # that a fit depends on
 
@@ -70,14 +75,17 @@ class GenerativeSettings:
     tuners: Mapping[str, TunerChoice] = field(default_factory=dict)  # kind of backbone (t5, qwen2) -> its tuner
     loop: LoopSettings = field(default_factory=LoopSettings)
     train_tasks: tuple[str, ...] = ("rec", "src")  # one alone is the single-task form of the method
+    history_tasks: tuple[str, ...] = ("rec", "src")  # events of these tasks are shown in the prompt
     validation_cases: int = VALIDATION_CASES  # per task, at most
     initial: Literal["pretrained", "random"] = "pretrained"  # random: the backbone's architecture with new weights
 
     def __post_init__(self) -> None:
         for kind in self.tuners:
             registry.lookup(MAX_LENGTH, kind, "kind of backbone (under tuners)")
-        if not self.train_tasks or not set(self.train_tasks) <= {"rec", "src"}:
-            raise InputError(f"train_tasks is {list(self.train_tasks)}; name rec, src or both.")
+        for name in ("train_tasks", "history_tasks"):
+            tasks = getattr(self, name)
+            if not tasks or not set(tasks) <= {"rec", "src"}:
+                raise InputError(f"{name} is {list(tasks)}; name rec, src or both.")
         if self.validation_cases < 1:
             raise InputError(f"validation_cases is {self.validation_cases}; it must be at least 1.")
 
@@ -106,32 +114,39 @@ class Assembly:
 def fit_generative(
     target: str,
     settings: GenerativeSettings,
-    codes: ItemCodes,
     data: TrainingData,
     backbone: Path | None,
     seed: int,
     out: Path,
     *,
-    tuner: str = "",
+    identifiers: Path | None = None,
     basis: Path | None = None,
+    tuner: str = "",
+    objective: Objective = identifier_loss,
 ) -> None:
     """Tune a backbone to write the identifiers and save it as the folder out; goes on from `<out>.checkpoint`.
 
-    target: module of the method, whose source decides whether a checkpoint is still its own. tuner: where the settings
-    name none; "": the usual one of the kind of backbone. basis: file of the backbone's knowledge basis, for a tuner
-    that needs one. out becomes a plain `from_pretrained` folder with the codes, generative.json, diagnostics.json and
-    log.jsonl.
-    Raises InputError without a backbone, for colliding identifiers, and for data without training or validation cases.
+    target: module of the method, whose source decides whether a checkpoint is still its own. identifiers: folder of
+    the code table. basis: file of the backbone's knowledge basis, for a tuner that needs one. tuner: where the
+    settings name none; "": the usual one of the kind of backbone. out becomes a plain `from_pretrained` folder with
+    the codes, generative.json, diagnostics.json and log.jsonl.
+    Raises InputError without a backbone or identifiers, for identifiers of other items or colliding ones, and for data
+    without training or validation cases.
     """
+    name = target.rpartition(".")[2]
     if backbone is None:
-        raise InputError(f"{target.rpartition('.')[2]}: needs a backbone. Name one of the profile's with --backbone.")
+        raise InputError(f"{name}: needs a backbone. Name one of the profile's with --backbone.")
+    if identifiers is None:
+        raise InputError(f"{name}: needs the identifiers of the items. Make them with `gemsbench ids SCHEME RECIPE`.")
+    codes = load_codes(identifiers, data.n_items)
     codes.require_injective()
     checkpoint = out.with_name(f"{out.name}.checkpoint")
     loop = settings.loop_of(check_folder(backbone).kind)
     with torch_threads(loop.threads):
         parts = assemble(settings, codes, data, backbone, seed, tuner=tuner, basis=basis)
-        problem = _problem(parts, fingerprint(target, parts, backbone, seed, basis), seed)
-        with progress_bar("training", total=loop.epochs * problem.steps_per_epoch) as report:
+        identity = fingerprint(target, parts, backbone, seed, basis)
+        problem = _problem(parts, identity, seed, objective)
+        with progress_bar("training", total=loop.total_steps(problem.steps_per_epoch)) as report:
             result = train(problem, loop, checkpoint, report)
         with atomic_path(out) as folder:
             _save(parts, result, folder)
@@ -170,7 +185,7 @@ def assemble(
         basis=basis if settings.initial == "pretrained" else None,  # new weights know nothing
     )
     item_tokens = token_table(codes, new_rows.start)
-    prompts = PromptTokens(backbone.tokenizer, kind, item_tokens, MAX_LENGTH[kind])
+    prompts = PromptTokens(backbone.tokenizer, kind, item_tokens, MAX_LENGTH[kind], settings.history_tasks)
     scorer = CandidateScorer(tuned.model, end_token=scored_end(codes, prompts), head=tuned.head())
     ranker = IdentifierRanker(tuned.model, scorer, prompts, item_tokens, half)
     return Assembly(
@@ -196,7 +211,7 @@ def _check_knowledge(settings: GenerativeSettings, own: Any, where: str) -> None
         )
 
 
-def _problem(parts: Assembly, fingerprint: str, seed: int) -> Problem:
+def _problem(parts: Assembly, identity: str, seed: int, objective: Objective) -> Problem:
     loop, head = parts.loop, parts.tuned.head()
     batches = Batches(
         parts.examples,
@@ -211,9 +226,9 @@ def _problem(parts: Assembly, fingerprint: str, seed: int) -> Problem:
         optimizer=parts.tuned.optimizer,
         steps_per_epoch=batches.steps_per_epoch,
         step=batches.step,
-        loss=lambda _, tensors: identifier_loss(parts.tuned.model, tensors, head),
+        loss=lambda _, tensors: objective(parts.tuned.model, tensors, head),
         evaluate=parts.validation.measure,
-        fingerprint=fingerprint,
+        fingerprint=identity,
         seed=seed,
     )
 
@@ -242,14 +257,20 @@ def _save(parts: Assembly, result: TrainingResult, folder: Path) -> None:
     diagnostics = _diagnostics(parts, result)
     parts.tuned.save(folder)
     parts.codes.save(folder)
-    saved = {"first_row": parts.first_row, "half": parts.half, "threads": parts.loop.threads}
+    saved = {
+        "first_row": parts.first_row,
+        "half": parts.half,
+        "threads": parts.loop.threads,
+        "history_tasks": list(parts.settings.history_tasks),
+        "codes_sha256": table_sha256(parts.codes.table()),
+    }
     write_json(folder / SETTINGS_FILE, saved)
     write_json(folder / "diagnostics.json", diagnostics)
     (folder / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in result.log), "utf-8")
 
 
 def _diagnostics(parts: Assembly, result: TrainingResult) -> dict[str, Any]:
-    """What to know of a fit beside its scores; "stopped" says whether validation or the cap of epochs ended it."""
+    """What to know of a fit beside its scores; "stopped" says whether validation or a cap ended it."""
     learned = (pl.col("split") == "train") & pl.col("task").is_in(parts.settings.train_tasks)
     cases = parts.data.cases.filter(learned)
     warm = np.union1d(cases["target_item"].to_numpy(), cases["hist_items"].list.explode(empty_as_null=False).to_numpy())
@@ -265,7 +286,7 @@ def _diagnostics(parts: Assembly, result: TrainingResult) -> dict[str, Any]:
         "longest_prompt_tokens": int(parts.examples.prompts.lengths.max()),
         "unknown_token_share_of_queries": unknown_rate(parts.backbone.tokenizer, asked.to_list()),
         "items_in_no_training_case": 1 - len(warm) / parts.data.n_items,
-        "validation_hit@10": parts.validation.by_warmth(warm),
+        "validation_hit@10": parts.validation.by_warmth(warm, result.criterion),
         **_optimizer_diagnostics(parts.tuned.optimizer),
     }
 

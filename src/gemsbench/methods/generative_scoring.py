@@ -17,13 +17,13 @@ from gemsbench.backbones.loading import load_backbone
 from gemsbench.decoding import CandidateScorer
 from gemsbench.errors import InputError
 from gemsbench.evaluation.ragged import flatten
-from gemsbench.files import read_json
+from gemsbench.files import read_json, table_sha256
 from gemsbench.identifiers.codes import ItemCodes, load_codes
 from gemsbench.identifiers.vocabulary import token_table
 from gemsbench.methods.contract import ScoreArray
 from gemsbench.progress import progress_bar
+from gemsbench.threads import torch_threads
 from gemsbench.training.prompt_tokens import PromptTokens
-from gemsbench.training.threads import torch_threads
 from gemsbench.training.token_lists import TokenLists
 
 SETTINGS_FILE = "generative.json"  # what scoring needs to know of the fit
@@ -116,8 +116,11 @@ def score_generative(artefact: Path, cases: pl.DataFrame) -> Iterator[ScoreArray
                 f"{artefact}: {SETTINGS_FILE} says that identifiers begin at row {saved['first_row']}, which does not "
                 f"fit {sum(codes.sizes)} codes and {backbone.model.config.vocab_size} rows. Train it again."
             )
+        if table_sha256(codes.table()) != saved["codes_sha256"]:
+            raise InputError(f"{artefact}: its identifiers are not those that the model was tuned on. Train it again.")
         item_tokens = token_table(codes, saved["first_row"])
-        prompts = PromptTokens(backbone.tokenizer, backbone.kind, item_tokens, MAX_LENGTH[backbone.kind])
+        length, history = MAX_LENGTH[backbone.kind], tuple(saved["history_tasks"])
+        prompts = PromptTokens(backbone.tokenizer, backbone.kind, item_tokens, length, history)
         cast("torch.nn.Module", backbone.model).to("cuda" if torch.cuda.is_available() else "cpu")
         scorer = CandidateScorer(backbone.model, end_token=scored_end(codes, prompts))
         ranker = IdentifierRanker(backbone.model, scorer, prompts, item_tokens, half=saved["half"])
@@ -127,7 +130,7 @@ def score_generative(artefact: Path, cases: pl.DataFrame) -> Iterator[ScoreArray
 
 def _saved(path: Path) -> dict[str, Any]:
     saved = read_json(path)
-    kinds = {"first_row": int, "half": bool, "threads": int}
+    kinds = {"first_row": int, "half": bool, "threads": int, "history_tasks": list, "codes_sha256": str}
     if not isinstance(saved, dict) or any(type(saved.get(key)) is not kind for key, kind in kinds.items()):
         raise InputError(f"{path}: not what a fit writes ({', '.join(kinds)}). Train the run again.")
     return saved

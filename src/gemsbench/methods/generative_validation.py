@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gemsbench.evaluation.sorted_keys import Int64Array
+from gemsbench.evaluation.validation_lists import ValidationLists
 from gemsbench.methods.contract import ScoreArray
 from gemsbench.methods.generative_scoring import Asked, IdentifierRanker
-from gemsbench.methods.sorted_keys import Int64Array
-from gemsbench.methods.validation import ValidationLists
 from gemsbench.training.examples import validation_questions
 
 if TYPE_CHECKING:
     from gemsbench.protocol.pack import TrainingData
 
 WARM_NEGATIVES = 20  # a case says something about warm items alone when it has at least so many
+
+
+@dataclass
+class _Best:
+    """Scores of the measurement with the highest criterion so far, the first one of equals."""
+
+    criterion: float = -1.0
+    scores: Mapping[str, ScoreArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class Validation:
     ranker: IdentifierRanker
     asked: Mapping[str, Asked]
     lists: Mapping[str, ValidationLists]
+    _best: _Best = field(default_factory=_Best)  # saves scoring the kept weights again
 
     @staticmethod
     def of(data: TrainingData, tasks: tuple[str, ...], limit: int, ranker: IdentifierRanker) -> Validation:
@@ -41,24 +50,32 @@ class Validation:
 
     def measure(self) -> dict[str, float]:
         """Mean NDCG@10 over the tasks, as "criterion" and "valid_ndcg@10", and that of each task."""
-        by_task = {f"valid_ndcg@10_{task}": lists.ndcg10(self._scores(task)) for task, lists in self.lists.items()}
+        scores = {task: self._scores(task) for task in self.lists}
+        by_task = {f"valid_ndcg@10_{task}": lists.ndcg10(scores[task]) for task, lists in self.lists.items()}
         mean = float(np.mean(list(by_task.values())))
+        if mean > self._best.criterion:
+            self._best.criterion, self._best.scores = mean, scores
         return {"criterion": mean, "valid_ndcg@10": mean, **by_task}
 
-    def by_warmth(self, warm_items: Int64Array) -> dict[str, Any]:
+    def by_warmth(self, warm_items: Int64Array, criterion: float) -> dict[str, Any]:
         """Hit@10 per task: of all cases, of cold positives, and of warm positives among WARM_NEGATIVES or more.
 
-        warm_items: ascending ids of the items that a training case contains. None where there is no such case.
+        warm_items: ascending ids of the items that a training case contains. criterion: that of the ranker's present
+        weights, which are scored again unless they are the best ones measured here. None where there is no such case.
         """
-        return {task: self._by_warmth(task, warm_items) for task in self.lists}
+        known = self._best.scores if self._best.criterion == criterion else {}
+        return {
+            task: self._by_warmth(task, known[task] if task in known else self._scores(task), warm_items)
+            for task in self.lists
+        }
 
     def _scores(self, task: str) -> ScoreArray:
         scores: ScoreArray = np.concatenate(self.ranker.scores(self.asked[task]))
         return scores
 
-    def _by_warmth(self, task: str, warm_items: Int64Array) -> dict[str, Any]:
+    def _by_warmth(self, task: str, scores: ScoreArray, warm_items: Int64Array) -> dict[str, Any]:
         lists = self.lists[task]
-        hits = lists.hit10(self._scores(task))
+        hits = lists.hit10(scores)
         warm = lists.positive_in(warm_items)
         comparable = warm & (lists.negatives_in(warm_items) >= WARM_NEGATIVES)
         groups = {"all": np.ones_like(warm), "cold positive": ~warm, "warm positive and negatives": comparable}

@@ -22,19 +22,19 @@ import polars as pl
 import torch
 from safetensors.torch import load_file, save
 
+from gemsbench.checkpoint import delete_checkpoint
 from gemsbench.config import load_settings, settings_dict
 from gemsbench.errors import InputError
+from gemsbench.evaluation.validation_lists import ValidationLists
 from gemsbench.files import atomic_path, read_json, sha256_json, write_json
 from gemsbench.methods.candidate_batches import CandidateBatch, score_in_batches
 from gemsbench.methods.contract import ScoreArray
 from gemsbench.methods.ncf_training import STAGES, NCFSettings, Problem, StageResult, Training
 from gemsbench.methods.neumf import NeuMF
 from gemsbench.methods.train_pairs import TrainPairs
-from gemsbench.methods.validation import ValidationLists
 from gemsbench.progress import progress_bar
 from gemsbench.source_code import source_sha256
-from gemsbench.training.checkpoint import delete_checkpoint
-from gemsbench.training.threads import torch_threads
+from gemsbench.threads import torch_threads
 
 if TYPE_CHECKING:
     from gemsbench.protocol.pack import TrainingData

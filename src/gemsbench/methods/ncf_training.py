@@ -19,17 +19,17 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from gemsbench import seeds
-from gemsbench.errors import InputError
-from gemsbench.methods.neumf import BOTH, NeuMF
-from gemsbench.methods.train_pairs import TrainPairs
-from gemsbench.methods.validation import ValidationLists
-from gemsbench.training.checkpoint import (
+from gemsbench.checkpoint import (
     below,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizers,
     save_checkpoint,
 )
+from gemsbench.errors import InputError
+from gemsbench.evaluation.validation_lists import ValidationLists
+from gemsbench.methods.neumf import BOTH, NeuMF
+from gemsbench.methods.train_pairs import TrainPairs
 
 STAGES: Mapping[str, tuple[str, ...]] = {"gmf": ("gmf",), "mlp": ("mlp",), "neumf": BOTH, "neumf-scratch": BOTH}
 Params = dict[str, Tensor]

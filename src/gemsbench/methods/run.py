@@ -6,7 +6,7 @@ import inspect
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from gemsbench.errors import InputError
 from gemsbench.evaluation.ragged import offsets_of
 from gemsbench.evaluation.scores import write_scores
 from gemsbench.files import canonical_json, read_json, write_json, write_text
-from gemsbench.methods.contract import KnowingMethod, Method, ScoreArray
+from gemsbench.methods.contract import Method, ScoreArray
 from gemsbench.profile import Profile, Run, method_entry
 from gemsbench.progress import quietly
 from gemsbench.protocol.pack import Pack, load_pack
@@ -38,15 +38,15 @@ def fit_and_score(
     out: Path,
     *,
     backbone: Path | None = None,
+    identifiers: Path | None = None,
     basis: Path | None = None,
     quiet: bool = False,
 ) -> Path:
     """Fit the profile's method on the pack into out/model and write out/scores.parquet, whose path is returned.
 
-    out is the run's folder; out/log.jsonl is the log.jsonl that the method leaves in its artefact. basis: the
-    backbone's knowledge basis, for methods whose tuner needs one (contract.KnowingMethod); no other method is handed
-    it. Called again after a kill, methods with checkpoints go on. Raises InputError on a wrong setting, or scores that
-    do not fit.
+    out is the run's folder; out/log.jsonl is the log.jsonl that the method leaves in its artefact. identifiers, basis:
+    see contract.TunedMethod; a method that takes none is not handed any. Called again after a kill, methods with
+    checkpoints go on. Raises InputError on a wrong setting, or scores that do not fit.
     """
     method, config = build_method(method_key, profile)
     pack = load_pack(pack_folder)
@@ -55,10 +55,9 @@ def fit_and_score(
     with quietly(quiet):
         began = time.perf_counter()
         data = pack.training_data()
-        if basis is None:
-            method.fit(config, data, backbone, run.seed, model)
-        else:
-            _knowing(method, method_key).fit(config, data, backbone, run.seed, model, basis=basis)
+        made = {name: path for name, path in (("identifiers", identifiers), ("basis", basis)) if path is not None}
+        _check_keywords(method, method_key, made)
+        method.fit(config, data, backbone, run.seed, model, **made)
         if not model.is_dir():
             raise InputError(f"{method_key}: fit returned without writing the folder `out` that it was given.")
         if (model / LOG).is_file():
@@ -70,13 +69,15 @@ def fit_and_score(
         return _score(method, method_key, profile, run, pack, model, out / SCORES)
 
 
-def _knowing(method: Method, method_key: str) -> KnowingMethod:
-    if "basis" not in inspect.signature(method.fit).parameters:
-        raise InputError(
-            f"{method_key}: its tuner needs a knowledge basis, and {type(method).__name__}.fit takes none. Give fit a "
-            "keyword `basis` and hand it on to fit_generative, or name another tuner."
-        )
-    return cast(KnowingMethod, method)
+def _check_keywords(method: Method, method_key: str, made: Iterable[str]) -> None:
+    known = inspect.signature(method.fit).parameters
+    for name in made:
+        if name not in known:
+            raise InputError(
+                f"{method_key}: the run comes with a {name} file, and {type(method).__name__}.fit takes none. Give fit "
+                f"a keyword `{name}` and hand it on to fit_generative (contract.TunedMethod), or configure the method "
+                "without."
+            )
 
 
 def rescore(method_key: str, profile: Profile, run: Run, pack_folder: Path, model: Path, out: Path) -> Path:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from gemsbench.errors import InputError
-from gemsbench.methods.sorted_keys import Int64Array, contains
+from gemsbench.evaluation.sorted_keys import Int64Array, contains
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,13 @@ from gemsbench.files import sha256_file
 from gemsbench.provenance import Identity
 from gemsbench.source_code import source_files, source_sha256
 
-RULES = ("fetch", "prepare", "backbone", "basis", "train", "evaluate", "tables", "figures")
+RULES = (
+    *("fetch", "prepare", "backbone", "basis", "encoder", "identifiers"),
+    *("train", "evaluate", "tables", "figures"),
+)
 ON_DEMAND = ("fetch", "backbone", "basis")  # rules whose outputs may be missing while nothing that reads them runs
+LOCK = Path("envs/requirements.lock")
+TORCH = Path("envs/torch.txt")  # the one package that the lock leaves out
 
 
 @dataclass(frozen=True)

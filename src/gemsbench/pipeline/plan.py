@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from gemsbench.pipeline.data_jobs import results_folder
 from gemsbench.pipeline.job import RULES
-from gemsbench.pipeline.jobs import all_jobs, results_folder
+from gemsbench.pipeline.jobs import all_jobs
 from gemsbench.pipeline.resources import Expected, Needs, expected, needs
 from gemsbench.pipeline.state import State, states
 from gemsbench.profile import Profile

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from gemsbench.files import remove
-from gemsbench.pipeline.jobs import all_jobs, results_folder
+from gemsbench.pipeline.data_jobs import results_folder
+from gemsbench.pipeline.jobs import all_jobs
 from gemsbench.pipeline.resources import benchmark_path
 from gemsbench.pipeline.settings_files import settings_path
 from gemsbench.pipeline.sync import refuse_while_locked
 from gemsbench.profile import Profile
+
+FOLDER_RULES = ("backbone", "encoder", "identifiers")  # whose checkpoints lie beside their folder
 
 
 def unclaimed(profile: Profile) -> list[Path]:
@@ -21,7 +24,7 @@ def unclaimed(profile: Profile) -> list[Path]:
         settings = settings_path(results, job)
         claimed.update((*job.all_outputs, benchmark_path(results, job), *([settings] if settings else [])))
         folders.update(job.unversioned.values())
-        trained = (job.folder,) if job.rule == "backbone" else job.unversioned.values()
+        trained = (job.folder,) if job.rule in FOLDER_RULES else job.unversioned.values()
         folders.update(folder.with_name(f"{folder.name}.checkpoint") for folder in trained)  # of an unfinished job
     return [
         path

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from gemsbench.errors import InputError
 from gemsbench.files import read_json, write_json
+from gemsbench.pipeline.data_jobs import results_folder
 from gemsbench.pipeline.job import Job
-from gemsbench.pipeline.jobs import all_jobs, results_folder
+from gemsbench.pipeline.jobs import all_jobs
 from gemsbench.pipeline.resources import benchmark_path
 from gemsbench.pipeline.settings_files import settings_path, write_settings
 from gemsbench.pipeline.state import State, states

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from gemsbench.profile import NO_BACKBONE, Profile
+from gemsbench.profile import NO_BACKBONE, Profile, method_entry
 from gemsbench.report.rows import TASK_NAMES, ComparisonRows
 from gemsbench.report.run_results import MethodResult, Results
 from gemsbench.report.table import NOT_RUN
@@ -39,6 +39,7 @@ def comparison_caption(profile: Profile, rows: ComparisonRows, results: Results,
         _datasets(profile),
         _cases(profile, results),
         _seeds(profile),
+        _fewer_seeds(profile, shown),
         stopped_at_cap(shown),
         MARKS,
         TIES,
@@ -64,7 +65,8 @@ def dataset_caption(profile: Profile, leaks: Mapping[str, float]) -> str:
 
 def sanity_caption(profile: Profile, results: Results, shown: Shown) -> str:
     """Caption of the appendix table."""
-    once = sorted({result.method for result in results.by_key.values() if len(result.seeds) < len(profile.seeds)})
+    fewer = {result.method for result in results.by_key.values() if len(result.seeds) < len(profile.seeds)}
+    once = sorted(key for key in fewer if not method_entry(profile, key).seeded)
     sentences = [
         "What needs no training, as a floor for Tables 1 and 2; then every other method of the profile.",
         "Ties are equal scores: the first four columns count them against the method, as all tables do; the next four "
@@ -73,6 +75,7 @@ def sanity_caption(profile: Profile, results: Results, shown: Shown) -> str:
         _datasets(profile),
         _seeds(profile),
         f"Methods without random choices ran once ({', '.join(once)})." if once else "",
+        _fewer_seeds(profile, {name: found for name, found in shown.items() if not set(once) & _keys(found)}),
         "A method on a backbone has it in parentheses." if _with_backbone(results) else "",
         stopped_at_cap(shown),
         "A method has no row where it does not answer the task.",
@@ -82,12 +85,12 @@ def sanity_caption(profile: Profile, results: Results, shown: Shown) -> str:
 
 
 def stopped_at_cap(shown: Shown) -> str:
-    """Which of the shown results were trained up to the cap of epochs, so that more training might improve them."""
+    """Which of the shown results were trained up to a cap of epochs or steps: more training might improve them."""
     named = []
     for name, results in shown.items():
         columns = [f"{column}{_share_capped(result)}" for column, result in results.items() if result.capped]
         named += [f"{name} ({', '.join(columns)})"] if columns else []
-    return f"Training stopped at its cap of epochs, not by validation: {'; '.join(named)}." if named else ""
+    return f"Training stopped at its cap of epochs or steps, not by validation: {'; '.join(named)}." if named else ""
 
 
 def comparability(profile: Profile) -> str:
@@ -135,6 +138,21 @@ def _seeds(profile: Profile) -> str:
     if len(profile.seeds) == 1:
         return f"One training seed ({profile.seeds[0]}): the spread between seeds is not measured."
     return f"Mean over {len(profile.seeds)} training seeds ({', '.join(str(seed) for seed in profile.seeds)})."
+
+
+def _fewer_seeds(profile: Profile, shown: Shown) -> str:
+    """Which of the shown rows were trained with fewer seeds than the profile has."""
+    named: dict[str, list[str]] = {}
+    for name, found in shown.items():
+        seeds = sorted({seed for result in found.values() for seed in result.seeds})
+        if len(seeds) < len(profile.seeds):
+            named.setdefault(", ".join(map(str, seeds)), []).append(name)
+    listed = (f"{', '.join(names)} (seed {seeds})" for seeds, names in named.items())
+    return f"Fewer seeds: {'; '.join(listed)}." if named else ""
+
+
+def _keys(found: Mapping[str, MethodResult]) -> set[str]:
+    return {result.method for result in found.values()}
 
 
 def _join(sentences: list[str]) -> str:

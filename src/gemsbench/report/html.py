@@ -113,7 +113,7 @@ def _cell(cell: Cell) -> str:
 
 def _ends(stopped: Sequence[str | None]) -> Iterator[str]:
     """What ended the training, one value per seed."""
-    for end, words in (("epochs", "its cap of epochs"), ("patience", "validation")):
+    for end, words in (("epochs", "its cap of epochs"), ("steps", "its cap of steps"), ("patience", "validation")):
         seeds = stopped.count(end)
         if seeds:
             share = f" in {seeds} of {len(stopped)} seeds" if seeds < len(stopped) else ""

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 METRICS = {"hit@5": "Hit@5", "hit@10": "Hit@10", "ndcg@5": "NDCG@5", "ndcg@10": "NDCG@10"}
 TASK_NAMES = {"rec": "Recommendation", "src": "Search"}
-SANITY_METHODS = {"random": "Random", "popularity": "Popularity", "bm25": "BM25", "category-match": "Category match"}
+SANITY_METHODS = {
+    "random": "Random",
+    "popularity": "Popularity",
+    "bm25": "BM25",
+    "category-match": "Category match",
+    "sasrec": "SASRec",
+}
 
 METHOD_KEYS = {
     "NCF": "ncf",

@@ -21,6 +21,7 @@ from gemsbench.profile import Profile, Run, method_entry, runs
 from gemsbench.report.rows import METRICS
 
 MEASURED = (*METRICS, *(f"{metric}_exp" for metric in METRICS), "tie_rate", "n")
+CAPS = ("epochs", "steps")  # ends of a training that validation might have let go on
 ResultKey: TypeAlias = tuple[str, str, str]  # recipe, backbone, method
 
 
@@ -36,7 +37,7 @@ class MethodResult:
     folders: tuple[Path, ...]
     metrics: tuple[Mapping[str, Any], ...]  # task -> metric -> mean over cases
     fingerprint: str
-    stopped: tuple[str | None, ...]  # what ended training: "patience", "epochs" (the cap); None where nothing says so
+    stopped: tuple[str | None, ...]  # what ended training: "patience", or the cap of CAPS; None where nothing says so
 
     def per_seed(self, task: str, metric: str) -> tuple[float, ...]:
         """Mean over cases of one metric, one value per seed."""
@@ -57,8 +58,8 @@ class MethodResult:
 
     @property
     def capped(self) -> int:
-        """Number of seeds whose training was ended by its cap of epochs and not by validation."""
-        return self.stopped.count("epochs")
+        """Number of seeds whose training was ended by a cap of epochs or steps and not by validation."""
+        return sum(end in CAPS for end in self.stopped)
 
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:

@@ -1,15 +1,18 @@
-"""Writes Tables 1, 2 and 4 and the appendix table of a profile in every format."""
+"""Writes Tables 1, 2 and 4, the appendix table and that of identifiers of a profile in every format."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from gemsbench import files
-from gemsbench.profile import Profile
+from gemsbench.errors import InputError
+from gemsbench.profile import Profile, encoders_in_use, identifiers_in_use
 from gemsbench.report import html, latex, markdown, table_json
 from gemsbench.report.comparison_table import comparison_table
 from gemsbench.report.dataset_table import dataset_table
+from gemsbench.report.identifiers_table import identifiers_table
 from gemsbench.report.published import published_comparison
 from gemsbench.report.rows import TABLE_1, TABLE_2
 from gemsbench.report.run_results import load_results
@@ -32,11 +35,27 @@ def build_tables(profile: Profile, results: Path) -> list[Table]:
         comparison_table(profile, TABLE_2, measured),
         dataset_table(profile, results),
         sanity_table(profile, measured),
+        identifiers_table(
+            profile,
+            _statistics(results / "identifiers", identifiers_in_use(profile)),
+            _statistics(results / "encoders", encoders_in_use(profile)),
+        ),
     ]
 
 
+def _statistics(folder: Path, made: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+    """Recipe -> name -> stats.json of what was made below the folder; raises InputError for a missing file."""
+    found: dict[str, dict[str, Any]] = {}
+    for recipe, name in made:
+        path = folder / recipe / name / "stats.json"
+        if not path.is_file():
+            raise InputError(f"{path}: no such file. Make it: snakemake --cores all {path}")
+        found.setdefault(recipe, {})[name] = files.read_json(path)
+    return found
+
+
 def write_tables(profile: Profile, results: Path, out: Path) -> list[Path]:
-    """Write {table1,table2,table4,sanity}.{tex,md,html,json} and index.html into out; returns the paths.
+    """Write {table1,table2,table4,sanity,identifiers}.{tex,md,html,json} and index.html into out; returns the paths.
 
     Only runs that the profile lists are read, below results = results/<profile>. Everything is computed before the
     first file is written, so an error leaves the old files alone; each file is replaced whole.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from gemsbench.report.run_results import CAPS
 from gemsbench.report.training_logs import Curve, Panel, Points, PretrainingCurve
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ STYLE: dict[Any, Any] = {  # the keys are literals to matplotlib's types
 Dash: TypeAlias = tuple[float, tuple[float, ...]] | Literal["-"]
 SOLID: Dash = "-"
 DASHED: Dash = (0, (4.5, 1.8))
-KEPT, CUT = "o", "|"  # markers: the epoch whose weights were kept; a run that its cap of epochs ended
+KEPT, CUT = "o", "|"  # markers: the epoch whose weights were kept; a run that a cap of epochs or steps ended
 APART = 4.0  # losses of two lines are far apart when one's largest value is this many times the other's
 ROOM = 1.12  # of the axis above the highest point
 ROUND = (1, 2, 2.5, 5, 10)  # steps between ticks
@@ -119,14 +120,14 @@ def legend_handles(lines: Sequence[Line]) -> list[Line2D]:
     look: dict[str, Any] = {"color": GREY, "linestyle": "none"}
     if any(curve.best is not None for curve in curves):
         handles.append(Line2D([], [], marker=KEPT, markersize=5, label="best epoch, kept", **look))
-    if any(curve.stopped == "epochs" for curve in curves):
-        handles.append(Line2D([], [], marker=CUT, markersize=10, label="stopped at its cap of epochs", **look))
+    if any(curve.stopped in CAPS for curve in curves):
+        handles.append(Line2D([], [], marker=CUT, markersize=10, label="stopped at its cap of epochs or steps", **look))
     return handles
 
 
 def _mark_ends(axis: Axes, curve: Curve, panel: Panel, colour: str, size: float) -> None:
     points = curve.points[panel]
-    if curve.stopped == "epochs":
+    if curve.stopped in CAPS:
         axis.plot(*points[-1], CUT, color=colour, markersize=2 * size, markeredgewidth=1.3, zorder=3)
     look: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6, "zorder": 4}
     for point in points:

@@ -25,9 +25,9 @@ from gemsbench.optim.input_groups import Side
 from gemsbench.optim.knowledge_basis import KnowledgeBasis
 from gemsbench.progress import progress_bar
 from gemsbench.seeds import hash64_many, mix64, stream_seed
+from gemsbench.threads import torch_threads
 from gemsbench.training.basis_settings import BasisSettings
 from gemsbench.training.text_tokens import added_ids, plain_tokens
-from gemsbench.training.threads import torch_threads
 from gemsbench.training.token_lists import Int32Array, TokenLists
 
 LONGEST = 512  # tokens of a document that a hub model reads

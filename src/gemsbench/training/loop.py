@@ -20,23 +20,24 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from gemsbench.errors import InputError
-from gemsbench.training.batches import MicroBatch
-from gemsbench.training.checkpoint import (
+from gemsbench.checkpoint import (
     below,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizers,
     save_checkpoint,
 )
+from gemsbench.errors import InputError
+from gemsbench.threads import torch_threads
+from gemsbench.training.batches import MicroBatch
 from gemsbench.training.loop_settings import LoopSettings
 from gemsbench.training.step import Loss, StepLosses, Stepper
 from gemsbench.training.task_optimizer import TaskOptimizer, trained_parameters
-from gemsbench.training.threads import torch_threads
 
 __all__ = ["LoopSettings", "MicroBatch", "Problem", "TrainingResult", "train"]
 
 CRITERION = "criterion"
+Stopped = Literal["patience", "epochs", "steps"]  # validation, or the cap of epochs or of steps
 _WAIT_PER_WRITE = 20  # a checkpoint of D seconds is followed by at least 20 D without one: 5 % of the time at most
 
 
@@ -65,7 +66,7 @@ class Problem:
 class TrainingResult:
     """How a training ended; the model holds the weights of best_step (0: as it was before the first step)."""
 
-    stopped: Literal["patience", "epochs"]
+    stopped: Stopped
     best_step: int
     criterion: float
     log: list[dict[str, Any]]
@@ -97,7 +98,7 @@ def train(
 ) -> TrainingResult:
     """Train to the best criterion, or go on from the checkpoint folder if it is of the same problem.
 
-    report is called after each step with (steps done, text); all steps are settings.epochs * problem.steps_per_epoch.
+    report is called after each step with (steps done, text); there are settings.total_steps of them.
     The log has one line per evaluation (the first one before the first step), one per shortage of memory, and one at
     the end. Lines of evaluations have a loss of every task met in the training, None where it was not met since the
     line before, and the optimizer's own metrics where it has some. The checkpoint is left to the caller, who deletes
@@ -124,7 +125,7 @@ class _Run:
         self.stepper = Stepper(*args)
         self.trainable = trained_parameters(problem.model, problem.optimizer)
         self.tasks = sorted({batch.task for batch in problem.step(0, 0)})
-        self.total_steps = settings.epochs * problem.steps_per_epoch
+        self.total_steps = settings.total_steps(problem.steps_per_epoch)
         self.evaluated_after = settings.evaluation_steps(problem.steps_per_epoch)
         for group in problem.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])  # torch's own name for the peak of a schedule
@@ -140,15 +141,24 @@ class _Run:
             self._evaluate()
         while state.step < self.total_steps and state.unimproved < settings.patience:
             self._step()
-            if (state.step - 1) % self.problem.steps_per_epoch + 1 in self.evaluated_after:
+            if self._is_evaluation_due():
                 self._evaluate()
             report(state.step, f"epoch {self._epoch:.2f}, best {state.criterion:.4f} at step {state.best_step}")
             if self._is_checkpoint_due():
                 self._save()
         self._load_weights(self.best)
-        stopped: Literal["patience", "epochs"] = "patience" if state.unimproved >= settings.patience else "epochs"
-        end = {"stage": "end", "stopped": stopped, "step": state.step, "best_step": state.best_step}
-        return TrainingResult(stopped, state.best_step, state.criterion, [*_with_equal_keys(state.log), end])
+        end = {"stage": "end", "stopped": self._stopped, "step": state.step, "best_step": state.best_step}
+        return TrainingResult(self._stopped, state.best_step, state.criterion, [*_with_equal_keys(state.log), end])
+
+    @property
+    def _stopped(self) -> Stopped:
+        if self.state.unimproved >= self.settings.patience:
+            return "patience"
+        return "epochs" if self.total_steps == self.settings.epochs * self.problem.steps_per_epoch else "steps"
+
+    def _is_evaluation_due(self) -> bool:
+        step = self.state.step
+        return (step - 1) % self.problem.steps_per_epoch + 1 in self.evaluated_after or step == self.total_steps
 
     @property
     def _epoch(self) -> float:

@@ -20,6 +20,7 @@ class LoopSettings:
     """
 
     epochs: int = 20  # at most; patience ends the training earlier
+    max_steps: int = 0  # at most, over all epochs, for a budget of time; 0: no such cap
     batch_size: int = 128  # prompts per optimizer step
     micro_batch_size: int = 128  # prompts per forward pass; halved where memory runs out
     evaluations_per_epoch: int = 1
@@ -34,7 +35,7 @@ class LoopSettings:
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 1, "micro_batch_size": 1, "evaluations_per_epoch": 1, "patience": 1}
-        least |= {"threads": 1, "warmup": 0, "checkpoint_seconds": 0}
+        least |= {"threads": 1, "warmup": 0, "checkpoint_seconds": 0, "max_steps": 0}
         for name, smallest in least.items():
             if not getattr(self, name) >= smallest:
                 raise InputError(f"training: {name} is {getattr(self, name)}; it must be at least {smallest}.")
@@ -45,6 +46,11 @@ class LoopSettings:
         for name, known in (("schedule", ("linear", "cosine")), ("precision", ("fp32", "bf16"))):
             if getattr(self, name) not in known:
                 raise InputError(f"training: {name} is '{getattr(self, name)}'; it must be {' or '.join(known)}.")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Steps of a training that validation does not end."""
+        whole = self.epochs * steps_per_epoch
+        return min(whole, self.max_steps) if self.max_steps else whole
 
     def rate_factor(self, step: int, total_steps: int) -> float:
         """Share of the peak learning rate in step 0..total_steps-1: never 0, 1 at the end of the warm-up."""

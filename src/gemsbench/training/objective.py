@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -16,18 +17,27 @@ from gemsbench.training.batches import NO_LOSS
 Head = Callable[[Tensor], Tensor]
 
 
-def identifier_loss(model: PreTrainedModel, tensors: Mapping[str, Tensor], head: Head | None = None) -> Tensor:
+def identifier_loss(
+    model: PreTrainedModel, tensors: Mapping[str, Tensor], head: Head | None = None, temperature: float = 1.0
+) -> Tensor:
     """Sum over the target tokens of -log P(token | prompt, earlier tokens), a float32 scalar.
 
     tensors: input_ids and attention_mask int64 [B, T]; labels int64 with NO_LOSS where there is no target: [B, L] for
     an encoder-decoder model (its decoder starts with decoder_start_token_id), [B, T] for a causal one (the label of a
     position is the token that stands there). head: float32 hidden states [N, D] -> float32 logits [N, V]; None: the
     model's own output layer. Logits are computed at target positions only, in float32 also under autocast.
+    temperature: P is the softmax of logits / temperature; below 1, the tokens that the model confuses with the target
+    weigh more (LETTER, arXiv 2405.07314, ranking-guided loss). For training: nothing else divides logits by it.
+    Raises InputError for a temperature that is not positive.
     """
+    if not 0 < temperature < math.inf:
+        raise InputError(f"the temperature of the loss is {temperature}; it must be positive and finite.")
     hidden, targets = (_decoded if model.config.is_encoder_decoder else _continued)(model, tensors)
     with torch.autocast(hidden.device.type, enabled=False):
-        logits = (head or own_head(model))(hidden.float())
-        return cross_entropy(logits.float(), targets, reduction="sum")
+        logits = (head or own_head(model))(hidden.float()).float()
+        # At 1 no quotient is formed: the same bits, and no second copy of the logits.
+        scaled = logits if temperature == 1 else logits / temperature
+        return cross_entropy(scaled, targets, reduction="sum")
 
 
 def own_head(model: PreTrainedModel) -> Head:

@@ -43,15 +43,15 @@ from gemsbench.backbones.loading import Backbone, save_backbone
 from gemsbench.backbones.span_corruption import corrupt_spans
 from gemsbench.backbones.stand_in_tokenizers import SENTINELS
 from gemsbench.backbones.stand_ins import build_stand_in
+from gemsbench.checkpoint import delete_checkpoint
 from gemsbench.config import settings_dict
 from gemsbench.errors import InputError
 from gemsbench.files import atomic_path, sha256_file, sha256_json, write_json
 from gemsbench.progress import progress_bar
 from gemsbench.source_code import source_sha256
+from gemsbench.threads import torch_threads
 from gemsbench.training.batches import NO_LOSS, MicroBatch
-from gemsbench.training.checkpoint import delete_checkpoint
 from gemsbench.training.loop import LoopSettings, Problem, train
-from gemsbench.training.threads import torch_threads
 
 TASK = "text"
 BETAS = (0.9, 0.98)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from gemsbench.data.schema import TASKS as TASK_ORDER
 from gemsbench.errors import InputError
 from gemsbench.evaluation.ragged import Int64Array, flatten, offsets_of
 from gemsbench.protocol.prompts import EMPTY, INSTRUCTIONS, SEPARATOR, TAGS, TASK_NAMES
@@ -41,13 +42,20 @@ class PromptTokens:
     kind t5: the prompt ends with </s>; qwen2: it is one user turn of the tokenizer's chat template with the generation
     prompt. item_tokens: int32 [n_items + 1, L], row = item_id, -1 = no token. max_length: most tokens of a prompt.
     end_token: the id that follows an identifier, that of </s> or <|im_end|>. Raises InputError for a tokenizer without
-    it, or whose chat template changes the text of a turn.
+    it, or whose chat template changes the text of a turn. history_tasks: only events of these tasks are shown; a
+    purchase with the search made from it is of both, and is shown as what is left of it.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, kind: Literal["t5", "qwen2"], item_tokens: Int32Array, max_length: int
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        kind: Literal["t5", "qwen2"],
+        item_tokens: Int32Array,
+        max_length: int,
+        history_tasks: tuple[str, ...] = TASK_ORDER,
     ) -> None:
         self.max_length = max_length
+        self._shown = sum(1 << TASK_ORDER.index(task) for task in history_tasks)  # bits of hist_tasks
         self.end_token = _end_token(tokenizer, kind)
         self._tokenizer, self._added = tokenizer, added_ids(tokenizer)
         self._has_identifier: BoolArray = np.any(item_tokens >= 0, axis=1)
@@ -103,6 +111,10 @@ class PromptTokens:
         """Piece numbers of all history entries, as the first entry and as a later one, and the rows' offsets."""
         items, offsets = flatten(rows["hist_items"])
         masks, _ = flatten(rows["hist_tasks"])
+        masks = masks & self._shown
+        kept = masks > 0
+        items, masks = items[kept], masks[kept]
+        offsets = np.concatenate([[0], np.cumsum(kept)])[offsets]
         n_rows = len(self._has_identifier)
         first = _ENTRY + _TAG_OF_MASK[masks] * n_rows + items.astype(np.int64)
         return first, first + len(_TAG_TEXTS) * n_rows, offsets

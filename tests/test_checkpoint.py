@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from gemsbench.training import checkpoint
-from gemsbench.training.checkpoint import (
+from gemsbench.checkpoint import (
     below,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizers,
     save_checkpoint,
 )
+from gemsbench.training import checkpoint
 
 STATE = {"fingerprint": "a", "step": 3, "loss": 0.1 + 0.2}
 

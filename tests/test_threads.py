@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gemsbench.training.threads import torch_threads
+from gemsbench.threads import torch_threads
 
 
 def test_the_number_of_threads_is_put_back() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from gemsbench.methods.validation import ValidationLists
+from gemsbench.evaluation.validation_lists import ValidationLists
 
 
 def _lists() -> ValidationLists:

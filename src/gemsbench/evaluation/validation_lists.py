@@ -11,7 +11,7 @@ import polars as pl
 from gemsbench.errors import InputError
 from gemsbench.evaluation.metrics import hit, ndcg, rank_positives
 from gemsbench.evaluation.ragged import flatten
-from gemsbench.methods.sorted_keys import Int64Array, contains
+from gemsbench.evaluation.sorted_keys import Int64Array, contains
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""The jobs that make the data of a profile: raw files of recipes and corpora, and the canonical tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gemsbench import registry
+from gemsbench.config import load_settings, settings_dict
+from gemsbench.data.corpus import Corpus
+from gemsbench.data.recipe import Recipe
+from gemsbench.data.schema import TABLES
+from gemsbench.errors import InputError
+from gemsbench.pipeline.job import Job
+from gemsbench.profile import Profile, corpora
+from gemsbench.protocol.pack import EXPORTED, MANIFEST, STATS
+
+RESULTS = Path("results")
+PREPARE_CODE = "gemsbench.protocol.prepare:prepare"
+
+
+def results_folder(profile: Profile) -> Path:
+    """results/<profile>, below the folder where the command runs."""
+    return RESULTS / profile.profile
+
+
+def fetch_job(profile: Profile, name: str) -> Job | None:
+    """Raw files of a recipe or corpus: simulated, sampled, or downloaded by hash; None for the user's own files."""
+    target = _source_target(name)
+    source: Recipe | Corpus = registry.resolve(target)
+    if source.simulate is not None:
+        folder = Path("data/simulated") / name
+        return Job(
+            rule="fetch",
+            name=name,
+            folder=folder,
+            settings=source_settings(profile, name),
+            outputs={file: folder / file for file in source.simulated_files},
+            code=(target,),
+        )
+    if isinstance(source, Corpus) and source.sample is not None:
+        folder = Path("data/sampled") / name
+        outputs = {file: folder / file for file in source.sampled_files}
+        # No code: revision and seed decide the sample, and an edit here must not download gigabytes again.
+        return Job("fetch", name, folder, source_settings(profile, name), outputs=outputs)
+    if source.raw_files:
+        folder = Path("data/raw") / name
+        outputs = {file.name: folder / file.name for file in source.raw_files}
+        pins = {file.name: file.sha256 for file in source.raw_files}
+        return Job(rule="fetch", name=name, folder=folder, outputs=outputs, provenance="", pins=pins)
+    return None
+
+
+def prepare_job(profile: Profile, recipe_name: str, out: Path | None = None) -> Job:
+    """Canonical tables, splits, cases and candidates of a recipe."""
+    folder = out or results_folder(profile) / "prepared" / recipe_name
+    raw = fetch_job(profile, recipe_name)
+    settings = source_settings(profile, recipe_name)
+    inputs = dict(raw.outputs) if raw else _own_files(settings)
+    return Job(
+        rule="prepare",
+        name=recipe_name,
+        folder=folder,
+        settings={**settings, "history_length": profile.history_length},
+        inputs=inputs,
+        outputs={**{name: folder / f"{name}.parquet" for name in TABLES}, "stats": folder / STATS},
+        code=(PREPARE_CODE, registry.RECIPES[recipe_name]),
+        pins=raw.pins if raw else {},
+        replaceable=tuple(inputs) if raw and raw.provenance else (),
+    )
+
+
+def pack_files(folder: Path) -> dict[str, Path]:
+    """What is read of a prepared folder or of an exported pack."""
+    exported = (folder / MANIFEST).is_file()
+    tables = {name: folder / f"{name}.parquet" for name in (EXPORTED if exported else TABLES)}
+    return {**tables, "manifest": folder / (MANIFEST if exported else STATS)}
+
+
+def corpus_job(profile: Profile, name: str, purpose: str) -> Job:
+    """The fetch job of a corpus of the profile; raises InputError when there is none for the purpose."""
+    job = fetch_job(profile, name) if name else None
+    if job is None:
+        raise InputError(
+            f"profile '{profile.profile}': {purpose}, and no corpus is named. Add "
+            f"`corpus: {{name: {next(iter(registry.CORPORA))}}}`."
+        )
+    return job
+
+
+def _source_target(name: str) -> str:
+    return registry.CORPORA[name] if name in registry.CORPORA else registry.RECIPES[name]
+
+
+def source_settings(profile: Profile, name: str) -> dict[str, Any]:
+    """What decides the text or tables of a corpus or recipe of the profile, as JSON values."""
+    corpus = name in registry.CORPORA
+    where = f"profile '{profile.profile}', {'corpus' if corpus else 'recipe'} '{name}'"
+    source: Recipe | Corpus = registry.resolve(_source_target(name))
+    settings: Any = load_settings(
+        source.settings, corpora(profile)[name].settings if corpus else profile.recipes[name], where
+    )
+    key = "corpus" if corpus else "recipe"
+    made_by = {"target": registry.CORPORA[name]} if corpus else {}
+    return {key: name, **made_by, "settings": settings_dict(settings), "data_seed": profile.data_seed}
+
+
+def _own_files(settings: Mapping[str, Any]) -> dict[str, Path]:
+    """The user's own parquet files, in the folder that the settings of the recipe name; queries are optional."""
+    folder = Path(settings["settings"]["folder"])
+    required = (folder / "interactions.parquet", folder / "items.parquet")
+    optional = (path for path in (folder / "queries.parquet",) if path.is_file())
+    return {path.name: path for path in (*required, *optional)}
