@@ -84,7 +84,9 @@ def relative(paths):
 
 def outputs_of(rule_name):
     """Every versioned file that the jobs of a rule write."""
-    return [str(path) for job in JOBS.get(rule_name, {}).values() for path in (*job.outputs.values(), job.provenance_path)]
+    return [
+        str(path) for job in JOBS.get(rule_name, {}).values() for path in (*job.outputs.values(), job.provenance_path)
+    ]
 
 
 def backbone_records():
