@@ -102,7 +102,7 @@ def test_an_edit_reruns_exactly_what_is_made_with_the_part() -> None:
     assert seeing("identifiers/collaborative_alignment.py") == ids("letter")
     assert seeing("identifiers/sem.py") == ids("sem")
     assert seeing("identifiers/k_means.py") == ids("rqvae", "letter", "sem")
-    assert seeing("encoders/item_text.py") == vectors("item-text")
+    assert seeing("encoders/item_text.py") == seeing("encoders/tf_idf.py") == vectors("item-text")
     assert seeing("encoders/sasrec_model.py") == vectors("sasrec")
     assert seeing("encoders/contrastive.py") == vectors("bi-encoder")
     for method, file in (("tiger", "tiger"), ("letter", "letter"), ("sem-bsr", "sem_bsr"), ("bsr", "bsr")):

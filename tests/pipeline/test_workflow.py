@@ -20,6 +20,7 @@ SEMANTIC = {"identifiers": 1, **ROW}
 VECTORS = {"encoder": 1, **SEMANTIC}
 BACKBONES = {"backbone_t5_mini": 1, "backbone_qwen_mini": 1, "basis": 1, **ROWS}
 KNOWLEDGE = {"basis": 1, **ROW}
+SYNCED = {"config/mini.yaml", "src/gemsbench/encoders/tf_idf.py", "src/gemsbench/protocol/prepare.py"}
 
 
 def test_after_a_run_there_is_nothing_to_do_and_nothing_left_over(finished: Any) -> None:
@@ -82,8 +83,9 @@ def test_an_edit_reruns_exactly_what_depends_on_it(finished: Any, file: str, old
     text = (finished.root / file).read_text(encoding="utf-8")
     (finished.root / file).write_text(text.replace(old, new, 1), encoding="utf-8")
     assert finished.pending() == expected
-    finished.gemsbench("sync")
-    assert finished.pending() == expected
+    if file in SYNCED:
+        finished.gemsbench("sync")
+        assert finished.pending() == expected
 
 
 def test_an_edit_taken_back_reruns_nothing(finished: Any) -> None:

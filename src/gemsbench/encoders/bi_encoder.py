@@ -21,7 +21,7 @@ from gemsbench.config import settings_dict
 from gemsbench.data.schema import TASKS
 from gemsbench.encoders.contract import Encoded
 from gemsbench.encoders.contrastive import PairBatches, TextFeatures, ranking_loss
-from gemsbench.encoders.item_text import item_texts, spread_over_items
+from gemsbench.encoders.distinct_texts import item_texts, spread_over_items
 from gemsbench.encoders.pairs import Int64Array, TextTable, recommendation_pairs, search_pairs
 from gemsbench.encoders.static_model import build_static_model, train_tokenizer
 from gemsbench.encoders.telling import (

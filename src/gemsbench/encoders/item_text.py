@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from gemsbench import seeds
-from gemsbench.data.item_text import UNKNOWN_ITEM
 from gemsbench.encoders.contract import Encoded
+from gemsbench.encoders.distinct_texts import item_texts, spread_over_items
 from gemsbench.encoders.telling import Embed, what_queries_tell
 from gemsbench.encoders.text_models import (
     check_model_choice,
@@ -28,7 +27,7 @@ from gemsbench.encoders.text_models import (
 )
 from gemsbench.encoders.tf_idf import TfIdf
 from gemsbench.errors import InputError
-from gemsbench.identifiers.vectors import BoolArray, Float32Array
+from gemsbench.identifiers.vectors import Float32Array
 from gemsbench.threads import torch_threads
 
 if TYPE_CHECKING:
@@ -73,29 +72,6 @@ class ItemText:
         record["without_text"] = int((~has_text).sum())
         record["without_direction"] = int((has_text & ~known[1:]).sum())
         return Encoded(vectors, known, {**record, **what_queries_tell(data, vectors, known, embed_queries)})
-
-
-def item_texts(items: pl.DataFrame) -> tuple[pl.Series, BoolArray]:
-    """Texts by item_id, and bool [n_items] of those that are one; raises InputError when none is."""
-    texts = items.sort("item_id")["text"]
-    has_text: BoolArray = ((texts != UNKNOWN_ITEM) & (texts.str.strip_chars() != "")).to_numpy()
-    if not has_text.any():
-        raise InputError("no item has a text, so there is nothing to encode. Use an encoder of interactions.")
-    return texts, has_text
-
-
-def spread_over_items(texts: pl.Series, has_text: BoolArray, embed: Embed) -> tuple[Float32Array, BoolArray]:
-    """Vectors float32 [n_items + 1, D] and known bool [n_items + 1]; every distinct text is embedded once, sorted.
-
-    Unknown are padding, items without text, and items whose text gets a vector of zeros.
-    """
-    distinct = texts.filter(pl.Series(has_text)).unique().sort()
-    of_text = embed(distinct.to_list())
-    rows = texts.replace_strict(distinct, range(len(distinct)), default=-1, return_dtype=pl.Int64).to_numpy()
-    vectors = np.zeros((len(texts) + 1, of_text.shape[1]), np.float32)
-    vectors[1:][has_text] = of_text[rows[has_text]]
-    known: BoolArray = (vectors != 0).any(axis=1)
-    return vectors, known
 
 
 def _text_model(config: ItemTextSettings) -> tuple[dict[str, Any], Embed, Embed]:

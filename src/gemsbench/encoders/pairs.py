@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from gemsbench import seeds
-from gemsbench.encoders.item_text import item_texts
+from gemsbench.encoders.distinct_texts import item_texts
 from gemsbench.identifiers.vectors import BoolArray
 
 if TYPE_CHECKING:
