@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from gemsbench import checkpoint
 from gemsbench.checkpoint import (
     below,
     load_checkpoint,
@@ -15,7 +16,6 @@ from gemsbench.checkpoint import (
     restore_optimizers,
     save_checkpoint,
 )
-from gemsbench.training import checkpoint
 
 STATE = {"fingerprint": "a", "step": 3, "loss": 0.1 + 0.2}
 

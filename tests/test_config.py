@@ -66,3 +66,11 @@ def test_a_repeated_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("seeds: [1]\nname: x\nseeds: [2]\n")
     with pytest.raises(InputError, match="repeated key seeds"):
         read_yaml(tmp_path / "a.yaml")
+
+
+def test_a_mapping_may_take_over_another_one(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n")
+    assert read_yaml(tmp_path / "a.yaml")["b"] == {"x": 1, "y": 3}
+    (tmp_path / "a.yaml").write_text("a: &a {x: 1}\nb: {<<: *a, y: 3, y: 4}\n")
+    with pytest.raises(InputError, match="repeated key y"):
+        read_yaml(tmp_path / "a.yaml")

@@ -72,7 +72,9 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build a mapping; raises yaml.YAMLError on a repeated key."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        # "<<: *name" takes over the keys of another mapping; those that are spelled out win.
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [self.construct_object(key, deep=True) for key in own]
         repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
         if repeated:
             raise yaml.YAMLError(f"repeated key {', '.join(repeated)} {node.start_mark}")

@@ -14,7 +14,7 @@ import yaml
 
 from gemsbench.backbones.catalogue import BackboneSpec
 from gemsbench.cli import main
-from gemsbench.files import read_header, read_json, sha256_file, write_json, write_table
+from gemsbench.files import read_header, read_json, read_table, sha256_file, write_json, write_table
 
 PROFILE = {
     "profile": "tiny",
@@ -144,6 +144,34 @@ def test_a_basis_comes_with_its_text_and_a_run_refuses_one_that_is_absent_or_out
     assert "`gemsbench basis t5-mini --side output --config known.yaml`" in run(*train, code=1)
 
 
+def test_identifiers_come_after_their_vectors_and_go_out_and_come_in_as_an_index(prepared: Path, run: Run) -> None:
+    small = {"rqvae": {"config": {"quantiser": {"hidden": [16], "latent": 8, "codebook_size": 16, "epochs": 2}}}}
+    mine = {"mine": {"base": "imported", "config": {"index": "out/simulated-amazon.index.json"}}}
+    chosen = TUNED | {"profile": "tiny", "recipes": PROFILE["recipes"], "methods": {"tiger": {}}}
+    chosen |= {"encoders": {"item-text": {}}, "identifiers": small | mine}
+    (prepared / "ids.yaml").write_text(yaml.safe_dump(chosen))
+    ids, options = ("ids", "rqvae", "simulated-amazon"), ("--config", "ids.yaml")
+    assert "Make it first: `gemsbench encoder item-text simulated-amazon --config ids.yaml`" in run(
+        *ids, *options, code=1
+    )
+    shown = run("encoder", "item-text", "simulated-amazon", *options)
+    assert "item-text on simulated-amazon: vectors of" in shown and "chance: 0.0" in shown
+    shown = run(*ids, *options, "--export", "out")
+    assert (
+        "levels 4: size" in shown
+        and "exported to out/simulated-amazon.index.json, out/simulated-amazon.item2id" in shown
+    )
+    run("ids", "mine", "simulated-amazon", *options, "--quiet")
+    made = prepared / "results/tiny/identifiers/simulated-amazon"
+    assert read_table(made / "mine/codes.parquet").equals(read_table(made / "rqvae/codes.parquet"))
+    assert read_json(made / "rqvae/provenance.json")["notes"]["stats"]["n_items"] > 0
+    (prepared / "ids.yaml").write_text(yaml.safe_dump(chosen | {"encoders": {"item-text": {"width": 9}}}))
+    assert "(other settings). Make it again: `gemsbench encoder item-text" in run(*ids, *options, code=1)
+    assert "unknown scheme of the profile 'rqvea'. Did you mean 'rqvae'" in run(
+        "ids", "rqvea", ids[2], *options, code=1
+    )
+
+
 @pytest.mark.parametrize("verb", ["backbone", "basis"])
 def test_text_of_other_settings_is_fetched_anew(
     prepared: Path, run: Run, monkeypatch: pytest.MonkeyPatch, verb: str
@@ -193,10 +221,13 @@ def test_a_run_is_handed_its_basis_or_the_one_that_the_caller_names(
     run("data", "prepare", "simulated-amazon", *options)
     run("backbone", "t5-mini", *options)
     run("basis", "t5-mini", *options)
+    run("ids", "atomic", "simulated-amazon", *options)
     seen: list[object] = []
+    codes: list[object] = []
 
-    def fitted(*arguments: Path | object, basis: Path | None = None, **_: object) -> None:
+    def fitted(*arguments: Path | object, basis: Path | None = None, identifiers: Path, **_: object) -> None:
         seen.append(basis)
+        codes.append(identifiers)
         folder = Path(str(arguments[4]))
         for name in ("scores.parquet", "log.jsonl"):
             write_json(folder / name, {})
@@ -208,6 +239,7 @@ def test_a_run_is_handed_its_basis_or_the_one_that_the_caller_names(
     shutil.copy(own, "mine.safetensors")
     run("train", "gems", "simulated-amazon", "--backbone", "t5-mini", "--basis", "mine.safetensors", *options)
     assert seen == [own, None, Path("mine.safetensors")]
+    assert codes == [Path("results/handed/identifiers/simulated-amazon/atomic")] * 3
     record = read_json(prepared / "results/handed/runs/simulated-amazon/t5-mini/gems/1/provenance.json")
     assert record["identity"]["inputs"]["basis"] == sha256_file(own)
 

@@ -175,10 +175,86 @@ class TestDeterminism:
         self, data: TrainingData, made: Encoded, tmp_path: Path
     ) -> None:
         other = replace(data, items=data.items.with_columns(text=pl.col("text") + " more"))
-        encode(other, tmp_path, loop={"checkpoint_seconds": 0.2})
+        encode(other, tmp_path, loop={"checkpoint_seconds": 0.0})
         assert any(tmp_path.iterdir())
-        again = encode(data, tmp_path, loop={"checkpoint_seconds": 0.2})
+        again = encode(data, tmp_path, loop={"checkpoint_seconds": 0.0})
         assert again.vectors.tobytes() == made.vectors.tobytes()
+
+
+def problem_of(data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the loop would be given."""
+    seen: list[Any] = []
+
+    def stops(problem: Any, *_: Any) -> Any:
+        seen.append(problem)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gemsbench.encoders.bi_encoder.train", stops)
+        with pytest.raises(KeyboardInterrupt):
+            encode(data, tmp_path)
+    return seen[0]
+
+
+class TestProblem:
+    @pytest.mark.parametrize("changed", ["hist_items", "hist_tasks", "query_id"])
+    def test_other_validation_cases_are_another_fit(
+        self, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+    ) -> None:
+        other = {
+            "hist_items": pl.col("hist_items").list.tail(3),  # a shorter history_length
+            "hist_tasks": pl.col("hist_tasks").list.eval(pl.element() + 1),
+            "query_id": pl.when(pl.col("query_id") == 1).then(2).otherwise("query_id").cast(pl.Int32),
+        }[changed]
+        valid = pl.col("split") == "valid"
+        cases = data.cases.with_columns(pl.when(valid).then(other).otherwise(changed).alias(changed))
+        reordered = replace(data, cases=data.cases.sample(fraction=1.0, shuffle=True, seed=3))
+        prints = [
+            problem_of(one, tmp_path, monkeypatch).fingerprint for one in (data, reordered, replace(data, cases=cases))
+        ]
+        assert prints[0] == prints[1] != prints[2]
+
+    def test_other_texts_of_the_queries_are_another_fit(
+        self, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two queries change places that no training pair asks, so the pairs stay as they are."""
+        events = data.events.filter(~pl.col("query_id").is_in([1, 2]))
+        swapped = pl.col("query_id").replace({1: 2, 2: 1})
+        one, other = (
+            problem_of(replace(data, events=events, queries=queries), tmp_path, monkeypatch).fingerprint
+            for queries in (data.queries, data.queries.with_columns(query_id=swapped))
+        )
+        assert one != other
+
+    def test_lists_cut_elsewhere_are_another_fit(
+        self, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A negative at the end of one list goes to the beginning of the next: the flat items stay as they are."""
+        lists = data.valid_candidates.sort("case_id")
+        cases = data.cases.filter(split="valid", task="rec").sort("case_id")["case_id"].to_list()[:2]
+        items = {case: lists.filter(case_id=case)["items"][0].to_list() for case in cases}
+        moved = {cases[0]: items[cases[0]][:-1], cases[1]: [items[cases[0]][-1], *items[cases[1]]]}
+        assert items[cases[0]][-1] not in lists.filter(pl.col("case_id").is_in(cases))["positives"].explode().to_list()
+        other = lists.with_columns(
+            items=pl.Series(
+                [moved.get(case, own) for case, own in lists.select("case_id", "items").iter_rows()],
+                dtype=lists.schema["items"],
+            )
+        )
+        one, two = (
+            problem_of(replace(data, valid_candidates=table), tmp_path, monkeypatch).fingerprint
+            for table in (lists, other)
+        )
+        assert one != two
+
+    def test_another_device_is_another_fit_and_batches_are_not_cut(
+        self, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here = problem_of(data, tmp_path, monkeypatch)
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("sentence_transformers.base.model.get_device_name", lambda: "cpu")
+        assert problem_of(data, tmp_path, monkeypatch).fingerprint != here.fingerprint
+        assert not here.divisible
 
 
 class TestBadInput:

@@ -42,3 +42,16 @@ def test_no_position_no_loss() -> None:
     loss = catalogue_cross_entropy(states[:0], rows, labels[:0])
     assert loss.item() == 0
     assert not torch.autograd.grad(loss, rows)[0].any()
+
+
+def test_autocast_changes_nothing() -> None:
+    states, rows, labels = _drawn(5, 17)
+    plain = catalogue_cross_entropy(states, rows, labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = catalogue_cross_entropy(states, rows, labels)
+        half = catalogue_cross_entropy(states.bfloat16(), rows, labels)
+    assert found.dtype == half.dtype == torch.float32
+    assert torch.equal(found, plain)
+    torch.testing.assert_close(half, plain, rtol=0.01, atol=0)
+    for one, other in zip(*(torch.autograd.grad(loss, [states, rows]) for loss in (found, plain)), strict=True):
+        assert torch.equal(one, other)

@@ -12,8 +12,10 @@ from gemsbench.config import load_settings
 from gemsbench.data.item_text import UNKNOWN_ITEM
 from gemsbench.encoders.contract import Encoded
 from gemsbench.encoders.item_text import ItemText, ItemTextSettings
+from gemsbench.encoders.making import make_vectors
 from gemsbench.encoders.tf_idf import TfIdf
 from gemsbench.errors import InputError
+from gemsbench.files import read_json
 from gemsbench.protocol.pack import TrainingData
 
 N_ITEMS = 60  # of `world`; item 59 has no text
@@ -66,6 +68,16 @@ class TestItemText:
             queries=world.data.queries.with_columns(text=pl.lit("something else")),
         )
         assert encode(world.data).vectors.tobytes() == encode(other).vectors.tobytes()
+
+    @pytest.mark.parametrize("texts", [["lamp number 1"], ["red cup", "cup red"]])
+    def test_a_catalogue_that_says_one_thing_only_has_no_variance(
+        self, world: Any, texts: list[str], tmp_path: Path
+    ) -> None:
+        same = with_texts(world.data, {item: texts[item % len(texts)] for item in range(1, N_ITEMS + 1)})
+        stats = make_vectors("item-text", {}, same, 1, tmp_path / "out", "test")
+        assert stats["explained_variance"] == 0.0
+        assert stats["known"] == N_ITEMS
+        assert read_json(tmp_path / "out" / "stats.json") == stats
 
     def test_no_text_at_all_is_an_error(self, world: Any) -> None:
         with pytest.raises(InputError, match="no item has a text"):

@@ -93,6 +93,14 @@ class TestSearchPairs:
         assert np.array_equal(pairs(replace(world.data, events=half)), pairs(replace(world.data, events=kept)))
         assert len(pairs(replace(world.data, events=half))) < len(pairs(world.data))
 
+    def test_events_of_unknown_queries_make_no_pairs(self, world: Any) -> None:
+        searches = world.data.events.filter(pl.col("task") == "src")
+        unknown = searches.with_columns(query_id=pl.lit(977, searches.schema["query_id"]))
+        data = replace(world.data, events=pl.concat([world.data.events, unknown]))
+        table = TextTable.of(data)
+        assert len(table.of_query) == 978 and (table.of_query[4:] == NO_TEXT).all()
+        assert np.array_equal(search_pairs(data, table), search_pairs(world.data, TextTable.of(world.data)))
+
     def test_a_query_that_is_the_text_of_its_item_is_no_pair(self, world: Any) -> None:
         data = with_texts(world.data, {1: "a good kettle", 4: "a good kettle"})
         assert (np.diff(search_pairs(data, TextTable.of(data)), axis=1) != 0).all()

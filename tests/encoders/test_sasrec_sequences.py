@@ -35,18 +35,38 @@ def events(world_of: Callable[..., Any]) -> pl.DataFrame:
     return table
 
 
-def test_windows_hold_every_recommendation_event_in_order(events: pl.DataFrame) -> None:
-    assert _rows(training_windows(events, 10)) == [[6, 5, 7], [3, 9, 1, 4, 2]]
-    assert _rows(training_windows(events, 3)) == [[6, 5, 7], [3, 9, 1], [4, 2]]
-    assert _rows(training_windows(events, 1)) == [[6], [5], [7], [3], [9], [1], [4], [2]]
+@pytest.mark.parametrize(
+    ("most", "windows", "opens"),
+    [
+        (10, [[6, 5, 7], [3, 9, 1, 4, 2]], [1, 1]),
+        (5, [[6, 5, 7], [3, 9, 1, 4, 2]], [1, 1]),
+        (4, [[6, 5, 7], [3, 9, 1, 4], [4, 2]], [1, 1, 0]),
+        (3, [[6, 5, 7], [3, 9, 1], [1, 4, 2]], [1, 1, 0]),
+        (2, [[6, 5], [5, 7], [3, 9], [9, 1], [1, 4], [4, 2]], [1, 0, 1, 0, 0, 0]),
+    ],
+)
+def test_windows_hold_every_recommendation_event_in_order_and_overlap_by_one(
+    events: pl.DataFrame, most: int, windows: list[list[int]], opens: list[int]
+) -> None:
+    found = training_windows(events, most)
+    assert _rows(found.items) == windows
+    assert found.opens.tolist() == [bool(first) for first in opens]
+    assert len(found) == len(windows)
+    assert found.n_targets == 8
+
+
+def test_a_user_with_one_event_has_a_window(events: pl.DataFrame) -> None:
+    found = training_windows(events.filter(pl.col("item_id").is_in([6, 3, 9])), 2)
+    assert _rows(found.items) == [[6], [3, 9]]
+    assert found.opens.all()
 
 
 def test_windows_follow_order_key_and_seq_not_rows(events: pl.DataFrame) -> None:
     for seed in range(3):
         mixed = events.sample(fraction=1.0, shuffle=True, seed=seed)
-        assert _rows(training_windows(mixed, 3)) == [[6, 5, 7], [3, 9, 1], [4, 2]]
+        assert _rows(training_windows(mixed, 3).items) == [[6, 5, 7], [3, 9, 1], [1, 4, 2]]
     later = events.with_columns(order_key=pl.when(pl.col("item_id") == 3).then(99).otherwise(pl.lit(5)))
-    assert _rows(training_windows(later, 9)) == [[6, 5, 7], [9, 1, 4, 2, 3]]  # 3 comes last, ties by seq
+    assert _rows(training_windows(later, 9).items) == [[6, 5, 7], [9, 1, 4, 2, 3]]  # 3 comes last, ties by seq
 
 
 def test_no_recommendation_event_is_an_error(events: pl.DataFrame) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from gemsbench.config import load_settings
 from gemsbench.encoders import sasrec_training
 from gemsbench.encoders.sasrec_scoring import SASRecScorer
-from gemsbench.encoders.sasrec_sequences import TASK, histories, training_windows
+from gemsbench.encoders.sasrec_sequences import TASK, TrainingWindows, histories, training_windows
 from gemsbench.encoders.sasrec_training import (
     SASRecSettings,
     TrainedSASRec,
@@ -33,10 +33,18 @@ LOOP = LoopSettings(epochs=3, batch_size=8, micro_batch_size=5, patience=9, warm
 SHORT = SASRecSettings(width=16, max_length=6, learning_rate=3e-2, loop=LOOP)  # fast enough to leave step 0 behind
 
 
-def _batches(windows: list[list[int]], n_items: int, **loop: int) -> WindowBatches:
+def _batches(windows: list[list[int]], n_items: int, opens: list[bool] | None = None, **loop: int) -> WindowBatches:
     known = torch.zeros(n_items + 1, dtype=torch.bool)
     known[[item for window in windows for item in window]] = True
-    return WindowBatches(TokenLists.of(windows), known, replace(LOOP, **loop), 1)
+    first = np.ones(len(windows), np.bool_) if opens is None else np.array(opens)
+    return WindowBatches(TrainingWindows(TokenLists.of(windows), first), known, replace(LOOP, **loop), 1)
+
+
+def test_the_start_row_predicts_only_what_users_begin_with() -> None:
+    batches = _batches([[9, 2, 5], [5, 9]], 10, [True, False], batch_size=2, micro_batch_size=2)
+    (batch,) = batches.step(0, 0)
+    by_length = sorted(zip(batch.tensors["sequences"].tolist(), batch.tensors["labels"].tolist(), strict=True))
+    assert by_length == [([0, 5, 9], [NO_LOSS, 2, NO_LOSS]), ([0, 9, 2], [2, 0, 1])]
 
 
 def test_labels_are_the_next_items_and_the_start_row_predicts_the_first() -> None:
@@ -112,7 +120,7 @@ def test_record_counts_what_was_learned_from(world: Any, tmp_path: Path) -> None
     events = world.data.events
     wanted = events.filter(events["task"] == "rec")
     assert record["training_events"] == wanted.height == 29 * 8
-    assert record["training_windows"] == 29 * 2  # of five events at most
+    assert record["training_windows"] == 29 * 2  # of five events at most, the fifth in both
     assert record["items_without_training_events"] == 60 - wanted["item_id"].n_unique() > 0
     warmth = record["validation"]
     assert warmth["warm positive"]["n_cases"] + warmth["cold positive"]["n_cases"] == 30
@@ -185,7 +193,7 @@ def test_rows_of_items_that_training_never_met_do_not_move(world: Any, tmp_path:
     trained = train_sasrec(SHORT, world.data, 1, tmp_path)
     windows = training_windows(world.data.events, 9)
     known = trained.model.known.numpy()
-    assert np.flatnonzero(known).tolist() == sorted(set(windows.ids.tolist()))
+    assert np.flatnonzero(known).tolist() == sorted(set(windows.items.ids.tolist()))
     initial = build_model(SHORT, world.data.n_items)
     seed = sasrec_training.stream_seed(1, "sasrec", "initial")
     initial.initialize(torch.Generator().manual_seed(seed))
@@ -215,3 +223,20 @@ def test_validation_without_recommendation_cases_is_an_error(world: Any, tmp_pat
     without = replace(data, cases=data.cases.filter((data.cases["task"] == "src") | (data.cases["split"] == "train")))
     with pytest.raises(InputError, match="no validation cases for task 'rec'"):
         train_sasrec(SHORT, without, 1, tmp_path)
+
+
+def test_a_checkpoint_of_another_device_is_of_another_fit(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def stops(problem: Any, *_: Any) -> Any:
+        seen.append(problem.fingerprint)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sasrec_training, "train", stops)
+    for has_gpu in (False, False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        with pytest.raises(KeyboardInterrupt):
+            train_sasrec(SHORT, world.data, 1, tmp_path)
+    assert seen[0] == seen[1] != seen[2]

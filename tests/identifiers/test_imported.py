@@ -11,6 +11,7 @@ import pytest
 
 from gemsbench.config import load_settings
 from gemsbench.errors import InputError
+from gemsbench.files import sha256_file
 from gemsbench.identifiers.atomic import atomic_codes
 from gemsbench.identifiers.imported import Imported, ImportedSettings
 from gemsbench.identifiers.index_file import write_index
@@ -86,6 +87,18 @@ def test_the_record_says_which_file_it_was(tmp_path: Path) -> None:
     index_of(tmp_path, [[f"<a_{N - number}>"] for number in range(N)])
     assert first.keys() == {"index_sha256"}
     assert made(index).record != first
+
+
+def test_the_record_says_which_numbers_of_items_were_read(tmp_path: Path) -> None:
+    """Beside the index or elsewhere: the same file, the same record; of other numbers, another one."""
+    index, numbers = write_index(atomic_codes(items()), items(), tmp_path, "Some")
+    beside = made(index).record
+    assert beside == {"index_sha256": sha256_file(index), "item2id_sha256": sha256_file(numbers)}
+    moved = numbers.rename(tmp_path / "elsewhere")
+    assert made(index, item2id=str(moved)).record == beside
+    lines = moved.read_text("utf-8").replace("B1\t", "B\t").replace("B2\t", "B1\t").replace("B\t", "B2\t")
+    moved.write_text(lines, encoding="utf-8")
+    assert made(index, item2id=str(moved)).record["item2id_sha256"] != beside["item2id_sha256"]
 
 
 def test_the_file_must_be_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import scipy
 import torch
 from scipy.stats import entropy
 
@@ -87,7 +88,8 @@ def test_without_its_losses_and_its_balance_it_is_tigers_rq_vae(planting: Any, t
     assert theirs.quantised is not None
     np.testing.assert_array_equal(ours.quantised.codes, theirs.quantised.codes)
     assert ours.record["last_epoch"] == theirs.record["last_epoch"]
-    assert ours.record["variance_left"] == theirs.record["variance_left"]
+    for name in ("variance_left", "vectors_per_code", "few_vectors_per_code"):
+        assert ours.record[name] == theirs.record[name]
 
 
 @pytest.mark.parametrize("part", [{"alpha": 0.1}, {"beta": 0.01}, {"balance_iterations": 10}])
@@ -237,14 +239,67 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert resumed.record == whole.record
 
 
-@pytest.mark.parametrize("change", [{"alpha": 0.2}, {"groups": 4}, {"balance_iterations": 9}])
-def test_a_checkpoint_of_other_settings_is_not_used(planting: Any, tmp_path: Path, change: dict[str, Any]) -> None:
-    world, settings = World(planting), replace(ALL, quantiser=replace(SHORT, epochs=4, checkpoint_seconds=0.0))
-    world.make(settings, tmp_path / "kept")
-    made = world.make(replace(settings, **change), tmp_path / "kept")
-    fresh = world.make(replace(settings, **change), tmp_path / "fresh")
-    np.testing.assert_array_equal(made.codes.codes, fresh.codes.codes)
-    assert made.record == fresh.record
+def epochs_done(world: World, settings: LETTERSettings, folder: Path) -> list[int]:
+    """The epochs that a fit begins."""
+    seen: list[int] = []
+    begin = letter._Losses.on_epoch
+
+    def look(losses: Any, model: Any, epoch: int) -> None:
+        seen.append(epoch)
+        begin(losses, model, epoch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(letter._Losses, "on_epoch", look)
+        world.make(settings, folder)
+    return seen
+
+
+OFTEN = replace(ALL, quantiser=replace(SHORT, epochs=4, checkpoint_seconds=0.0))
+
+
+@pytest.mark.parametrize(
+    "change", [{"most_per_code": 99}, {"reassignment": ReassignmentSettings(iterations=7, rounds=3)}]
+)
+def test_what_comes_after_the_training_can_change_without_another_fit(
+    planting: Any, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    world = World(planting)
+    assert epochs_done(world, OFTEN, tmp_path) == [0, 1, 2, 3]
+    assert epochs_done(world, replace(OFTEN, **change), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alpha": 0.2},
+        {"beta": 0.02},
+        {"groups": 4},
+        {"regroup_every": 4},
+        {"balance_epsilon": 0.01},
+        {"balance_iterations": 9},
+        "code",
+        "scipy",
+    ],
+)
+def test_what_the_training_depends_on_asks_for_another_fit(
+    planting: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any
+) -> None:
+    world = World(planting)
+    epochs_done(world, OFTEN, tmp_path)
+    if change == "code":
+        monkeypatch.setattr(letter, "source_sha256", lambda *targets: "another")
+    elif change == "scipy":
+        monkeypatch.setattr(scipy, "__version__", "another")
+    settings = OFTEN if isinstance(change, str) else replace(OFTEN, **change)
+    assert epochs_done(world, settings, tmp_path) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("beta", "lost"), [(0.0, 0), (0.01, 1)])
+def test_only_groups_of_codes_put_a_checkpoint_off(planting: Any, tmp_path: Path, beta: float, lost: int) -> None:
+    """Of three epochs, a checkpoint after the second one holds where groups are made every second epoch."""
+    settings = replace(OFTEN, beta=beta, quantiser=replace(OFTEN.quantiser, epochs=3))
+    epochs_done(World(planting), settings, tmp_path)
+    assert len(epochs_done(World(planting), settings, tmp_path)) == lost
 
 
 def test_a_checkpoint_of_other_vectors_of_use_is_not_used(planting: Any, tmp_path: Path) -> None:
@@ -278,16 +333,22 @@ def test_the_first_codebooks_are_those_of_the_balanced_start(planting: Any, tmp_
     assert not torch.equal(seen[0], seen[1])
 
 
-def test_the_defaults_are_the_official_ones() -> None:
+def test_defaults_that_are_those_of_the_official_code() -> None:
     settings = LETTERSettings()
     quantiser = settings.quantiser
-    assert (settings.alpha, settings.beta, settings.groups) == (0.02, 1e-4, 10)
+    assert (settings.beta, settings.groups) == (1e-4, 10)
     assert (settings.balance_epsilon, settings.balance_iterations) == (0.003, 50)
     assert settings.reassignment == ReassignmentSettings(epsilon=0.003, iterations=50, rounds=20)
-    assert (quantiser.hidden, quantiser.latent) == ((512, 256, 128, 64), 32)
-    assert (quantiser.levels, quantiser.codebook_size, quantiser.commitment) == (4, 256, 0.25)
+    assert (quantiser.latent, quantiser.levels, quantiser.codebook_size, quantiser.commitment) == (32, 4, 256, 0.25)
     assert (quantiser.reduction, quantiser.initial) == ("mean", "xavier")
     assert (quantiser.learning_rate, quantiser.weight_decay, quantiser.batch_size) == (1e-3, 1e-4, 1024)
+
+
+def test_defaults_that_are_our_own() -> None:
+    """The official code: alpha 0.1 or 0.01 by data set, groups made in every epoch, 20,000 epochs, wider layers."""
+    settings = LETTERSettings()
+    assert (settings.alpha, settings.regroup_every) == (0.02, 10)
+    assert (settings.quantiser.hidden, settings.quantiser.epochs) == ((512, 256, 128, 64), 1000)
 
 
 def test_use_must_be_as_wide_as_the_latent(planting: Any, tmp_path: Path) -> None:

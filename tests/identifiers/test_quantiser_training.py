@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
 from gemsbench.errors import InputError
+from gemsbench.identifiers import quantiser_training
 from gemsbench.identifiers.distinct_rows import Float32Array
 from gemsbench.identifiers.quantiser_record import variance_left
 from gemsbench.identifiers.quantiser_training import (
@@ -250,10 +252,43 @@ def test_the_start_is_k_means_of_a_sample_of_residuals(planting: SimpleNamespace
     assert farthest_from_its_nearest(sampled.codebooks[0].detach(), latents) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("distinct", "hint"),
+    [
+        (1, "no quantiser tells equal ones apart"),
+        (16, "at most 16; 16 is advised"),
+        (255, "at most 255; 16 is advised"),
+        (256, "at most 256; 32 is advised"),
+        (511, "at most 511; 32 is advised"),
+    ],
+)
+def test_a_codebook_that_too_few_vectors_fill_names_a_size_to_take(distinct: int, hint: str, tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(distinct, 4)).astype(np.float32).repeat(2, axis=0)
+    with pytest.raises(InputError, match=f"^quantiser: {distinct} distinct vectors .* of 512 codes.*{hint}"):
+        train(vectors, tmp_path, replace(SMALL, codebook_size=512))
+
+
+@pytest.mark.parametrize("part", ["code", "torch", "faiss", "numpy"])
+def test_a_checkpoint_of_other_code_or_versions_is_not_used(
+    planting: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    vectors, often = planting.planted(n=200)[0], replace(SMALL, checkpoint_seconds=0.0, epochs=3)
+    train(vectors, tmp_path, often)
+    epochs: list[int] = []
+    train(vectors, tmp_path, often, on_epoch=lambda _, epoch: epochs.append(epoch))
+    assert epochs == []
+    if part == "code":
+        monkeypatch.setattr(quantiser_training, "source_sha256", lambda *targets: "another")
+    else:
+        monkeypatch.setattr({"torch": torch, "faiss": faiss, "numpy": np}[part], "__version__", "another")
+    train(vectors, tmp_path, often, on_epoch=lambda _, epoch: epochs.append(epoch))
+    assert epochs == [0, 1, 2]
+
+
 def test_bad_input_is_refused(planting: SimpleNamespace, tmp_path: Path) -> None:
     vectors = planting.planted(n=200)[0]
     with pytest.raises(
-        InputError, match=r"15 distinct vectors cannot fill a codebook of 16 codes\. Lower codebook_size"
+        InputError, match=r"15 distinct vectors cannot fill a codebook of 16 codes\. Lower codebook_size to at most 15,"
     ):
         train(vectors[np.arange(200) % 15], tmp_path)
     with pytest.raises(InputError, match=r"no longer finite in epoch .* Lower learning_rate"):

@@ -77,6 +77,9 @@ def test_the_record_tells_how_the_training_went(catalogue: Any, tmp_path: Path) 
     record = made(catalogue, tmp_path).record
     assert json.loads(json.dumps(record)) == record
     assert record["items_without_vector"] == 3
+    assert (record["vectors_per_code"], record["few_vectors_per_code"]) == (497 / 16, True)  # 39 per code are enough
+    eight = {**VALUES["quantiser"], "codebook_size": 8, "epochs": 1}
+    assert made(catalogue, tmp_path, quantiser=eight).record["few_vectors_per_code"] is False
     assert record["epochs"] == 15
     assert record["last_epoch"].keys() == {"loss", "reconstruction", "quantisation", "used", "reseated"}
     assert isinstance(record["dead_codes_reseated"], int)

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from gemsbench.errors import InputError
+from gemsbench.identifiers import sem
+from gemsbench.identifiers.rqkmeans import residual_codes
 from gemsbench.identifiers.scheme import Identifiers
 from gemsbench.identifiers.sem import SemanticIds, SemanticIdsSettings
 
@@ -54,6 +56,26 @@ def test_the_order_of_the_table_and_a_second_run_change_nothing(catalogue: Any) 
     assert again.codes.codes.tobytes() == first.codes.codes.tobytes()
     assert again.record == first.record
     assert made(catalogue, seed=1).codes.codes.tobytes() != first.codes.codes.tobytes()
+
+
+def test_the_mean_vector_does_not_hang_on_how_items_are_numbered(
+    catalogue: Any, planting: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items, vectors = catalogue
+    seen: list[bytes] = []
+
+    def look(rows: Any, *rest: Any) -> Any:
+        seen.append(rows.tobytes())
+        return residual_codes(rows, *rest)
+
+    monkeypatch.setattr(sem, "residual_codes", look)
+    made(catalogue)
+    order = np.random.default_rng(0).permutation(600)
+    numbered = items[order.tolist()].with_columns(item_id=items["item_id"])
+    known, rows = vectors["bi-encoder"].known[1:][order], vectors["bi-encoder"].vectors[1:][order]
+    unknown = tuple((np.flatnonzero(~known) + 1).tolist())
+    made((numbered, {"bi-encoder": planting.vectors("bi-encoder", numbered, rows, unknown=unknown)}))
+    assert seen[0] == seen[1]
 
 
 def test_the_length_of_a_vector_means_nothing(catalogue: Any, planting: SimpleNamespace) -> None:

@@ -10,15 +10,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from safetensors.numpy import load_file
 
+from gemsbench.backbones.loading import load_backbone
 from gemsbench.config import load_settings
 from gemsbench.errors import InputError
+from gemsbench.files import read_json
 from gemsbench.identifiers.codes import ItemCodes, load_codes
+from gemsbench.identifiers.vocabulary import token_table
 from gemsbench.methods import generative
 from gemsbench.methods.letter import LETTER
 from gemsbench.methods.sem_bsr import SemBSR
 from gemsbench.methods.tiger import TIGER
+from gemsbench.training.prompt_tokens import PromptTokens
 from gemsbench.training.token_lists import TokenLists
 
 N_TOY = 12
@@ -96,19 +101,42 @@ def test_a_temperature_of_one_is_tiger_and_another_one_is_not(
     sharp = weights(LETTER, "sharp", temperature=0.5)
     assert all(np.array_equal(tiger[name], plain[name]) for name in tiger)
     assert any(not np.array_equal(tiger[name], sharp[name]) for name in tiger)
-    with pytest.raises(InputError, match=r"temperature is 0\.0; it must be positive"):
+    with pytest.raises(InputError, match=r"temperature is 0\.0; it must be positive and finite"):
         settings(LETTER, temperature=0.0)
 
 
 def test_the_temperature_is_not_used_for_scores(world: Any, backbones: Any, identifiers: Any, tmp_path: Path) -> None:
-    """A model tuned with any temperature is scored as it stands: no setting of the fit reaches the scorer."""
+    """Scores are log-probabilities of the saved model itself, whatever temperature it was tuned with."""
     arguments = (settings(LETTER, temperature=0.5), world.data, backbones["t5"], 1, tmp_path / "model")
     LETTER().fit(*arguments, identifiers=identifiers["semantic"])
-    asked = world.questions("rec").head(3)
-    for one, other in zip(
-        LETTER().score(tmp_path / "model", asked), TIGER().score(tmp_path / "model", asked), strict=True
-    ):
-        np.testing.assert_array_equal(one, other)
+    asked = world.questions("rec").head(1)
+    (scores,) = LETTER().score(tmp_path / "model", asked)
+    backbone = load_backbone(tmp_path / "model")
+    table = token_table(load_codes(tmp_path / "model"), read_json(tmp_path / "model/generative.json")["first_row"])
+    prompt = PromptTokens(backbone.tokenizer, "t5", table, 512, ("rec",)).encode(asked)[0]
+    labels = torch.from_numpy(table[asked["items"][0].to_numpy()]).long()
+    inputs = torch.from_numpy(prompt).long()[None].expand(len(labels), -1)
+    with torch.no_grad():
+        logits = backbone.model(input_ids=inputs, labels=labels).logits
+    expected = torch.log_softmax(logits, dim=-1).gather(2, labels[:, :, None]).sum(dim=(1, 2))
+    np.testing.assert_allclose(scores, expected.numpy(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", [TIGER, LETTER])
+def test_searches_in_the_history_change_no_score_of_a_recommender(
+    method: Any, world: Any, backbones: Any, identifiers: Any, tmp_path: Path
+) -> None:
+    arguments = (settings(method), world.data, backbones["t5"], 1, tmp_path / "model")
+    method().fit(*arguments, identifiers=identifiers["semantic"])
+    asked = world.questions("rec").filter(pl.col("hist_items").list.len() >= 2).head(4)
+    searched = asked.with_columns(
+        hist_items=pl.concat_list("hist_items", pl.lit(7, pl.Int32)),
+        hist_tasks=pl.concat_list("hist_tasks", pl.lit(2, pl.Int8)),
+    )
+    bought = searched.with_columns(hist_tasks=pl.concat_list(asked["hist_tasks"], pl.lit(1, pl.Int8)))
+    found = [np.concatenate(list(method().score(tmp_path / "model", q))) for q in (asked, searched, bought)]
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-5)
+    assert np.abs(found[0] - found[2]).max() > 1e-3
 
 
 def toy(world_of: Any, successors: np.ndarray, copies: int = 6) -> Any:

@@ -142,6 +142,16 @@ def test_files_of_the_user_are_inputs(tmp_path: Path, monkeypatch: pytest.Monkey
     assert own == {"files/index": index, "files/item2id": tmp_path / "codes.item2id"}
 
 
+def test_a_model_of_the_user_is_an_input_of_its_encoder(tmp_path: Path) -> None:
+    write_text(tmp_path / "model/modules.json", "[]")
+    write_text(tmp_path / "model/0/model.safetensors", "x")
+    chosen = profile(encoders={"item-text": {"folder": str(tmp_path / "model")}, "bi-encoder": {}})
+    read = encoder_job(chosen, RECIPE, "item-text").inputs
+    assert read["folder/0/model.safetensors"] == tmp_path / "model/0/model.safetensors"
+    assert "folder/modules.json" in read
+    assert not any(name.startswith("folder/") for name in encoder_job(chosen, RECIPE, "bi-encoder").inputs)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

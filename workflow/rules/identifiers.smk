@@ -7,7 +7,7 @@ rule encoder:
         code=code("encoder"),
     output:
         vectors=ensure("<results>/encoders/{recipe}/{encoder}/vectors.safetensors", non_empty=True),
-        log=ensure("<results>/encoders/{recipe}/{encoder}/log.jsonl"),
+        log="<results>/encoders/{recipe}/{encoder}/log.jsonl",
         stats=ensure("<results>/encoders/{recipe}/{encoder}/stats.json", non_empty=True),
         provenance=report(
             ensure("<results>/encoders/{recipe}/{encoder}/provenance.json", non_empty=True),
@@ -42,6 +42,7 @@ rule identifiers:
     output:
         codes=ensure("<results>/identifiers/{recipe}/{scheme}/codes.parquet", non_empty=True),
         header=ensure("<results>/identifiers/{recipe}/{scheme}/codes.json", non_empty=True),
+        log="<results>/identifiers/{recipe}/{scheme}/log.jsonl",
         stats=ensure("<results>/identifiers/{recipe}/{scheme}/stats.json", non_empty=True),
         provenance=report(
             ensure("<results>/identifiers/{recipe}/{scheme}/provenance.json", non_empty=True),

@@ -66,11 +66,11 @@ def require_made(job: Job, what: str, command: str) -> None:
 
     absent = next((path for path in job.outputs.values() if not path.is_file()), None)
     if absent is not None:
-        raise InputError(f"{absent}: missing, so there is no {what}. Make it first: `{command}`.")
+        raise InputError(f"{absent}: missing ({what}). Make it first: `{command}`.")
     verdict, reason = judge(job)
     if verdict != "current":
         raise InputError(
-            f"{job.folder}: not the {what} of the present settings, inputs and code ({reason}). Make it again: "
+            f"{job.folder}: {what} of other settings, inputs or code than the present ones ({reason}). Make it again: "
             f"`{command}`."
         )
 

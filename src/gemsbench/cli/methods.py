@@ -48,8 +48,8 @@ def train(
     results = results_folder(profile.profile)
     folder = out or run.folder(results)
     weights = None if run.backbone == NO_BACKBONE else made_backbone(profile, run.backbone, config)
-    codes = _made_identifiers(profile, run, config)
     known = _made_basis(profile, run, config) if basis is None else basis
+    codes = _made_identifiers(profile, run, config)
     job = train_job(profile, run, basis=basis)
     with recording(folder, job, config) as notes:
         notes["threads"] = declared_threads(build_method(method, profile)[1])

@@ -38,11 +38,10 @@ from gemsbench.encoders.text_models import (
     embed_texts,
     load_text_model,
     query_prompt,
-    text_model_record,
 )
 from gemsbench.errors import InputError
 from gemsbench.evaluation.ragged import flatten
-from gemsbench.files import sha256_json
+from gemsbench.files import sha256_json, table_sha256
 from gemsbench.identifiers.vectors import Float32Array
 from gemsbench.progress import progress_bar
 from gemsbench.seeds import stream_seed
@@ -117,7 +116,7 @@ class BiEncoder:
         batches = PairBatches(found, weights, config.loop.batch_size, stream_seed(seed, "bi-encoder", "batches"))
         validation = _Validation.of(data)
         with torch_threads(config.loop.threads):
-            model = _build(config, table, found["src"], seed)
+            model, source = _build(config, table, found["src"], seed)
 
             def embed(texts: Sequence[str]) -> Float32Array:
                 return embed_texts(model, texts, config.loop.batch_size)
@@ -134,12 +133,13 @@ class BiEncoder:
                 evaluate=lambda: validation.measure(embed, embed_queries),
                 fingerprint=_fingerprint(config, seed, model, table, found, validation),
                 seed=stream_seed(seed, "bi-encoder"),
+                divisible=False,
             )
             with progress_bar("bi-encoder", total=config.loop.epochs * batches.steps_per_epoch) as report:
                 result = train(problem, config.loop, checkpoint, report)
             vectors, known = spread_over_items(*item_texts(data.items), embed)
             tells = what_queries_tell(data, vectors, known, embed_queries)
-        return Encoded(vectors, known, {**_record(config, found, model, result), **tells}, result.log)
+        return Encoded(vectors, known, {**source, **_record(config, found, model, result), **tells}, result.log)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,14 +175,20 @@ class _Validation:
         return {"criterion": sum(recalls.values()) / len(recalls), **recalls}
 
 
-def _build(config: BiEncoderSettings, table: TextTable, searches: Int64Array, seed: int) -> SentenceTransformer:
-    """The model before tuning; a static one's tokenizer sees the texts of items and of train searches only."""
+def _build(
+    config: BiEncoderSettings, table: TextTable, searches: Int64Array, seed: int
+) -> tuple[SentenceTransformer, dict[str, Any]]:
+    """The model before tuning, and where it comes from.
+
+    A static one's tokenizer sees the texts of items and of train searches only.
+    """
     if config.model or config.folder:
         return load_text_model(config.model, config.folder, config.max_tokens)
     seen = np.unique(np.concatenate([table.of_item[table.of_item >= 0], searches[:, 0]]))
     texts = table.texts.gather(seen).to_list()
     tokenizer = train_tokenizer(texts, config.pieces, config.max_tokens)
-    return build_static_model(tokenizer, texts, config.width, stream_seed(seed, "bi-encoder", "initial"))
+    model = build_static_model(tokenizer, texts, config.width, stream_seed(seed, "bi-encoder", "initial"))
+    return model, {"model": "static"}
 
 
 def _rate(config: BiEncoderSettings) -> float:
@@ -199,10 +205,7 @@ def _record(
     def recalls(step: int) -> dict[str, float]:
         return {name.removeprefix(start): value for name, value in lines[step].items() if name.startswith(start)}
 
-    loaded = bool(config.model or config.folder)
-    source = text_model_record(config.model, config.folder) if loaded else {"model": "static"}
     return {
-        **source,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "learning_rate": _rate(config),
         "pairs": {task: len(rows) for task, rows in found.items()},
@@ -220,10 +223,11 @@ def _fingerprint(
     found: Mapping[str, Int64Array],
     validation: _Validation,
 ) -> str:
+    """sha256 of all that decides a fit, early stopping included: a checkpoint of another one is not used."""
     content = hashlib.sha256()
     lists = [asked.lists for asked in validation.asked.values()]
-    arrays = [table.of_item, *found.values(), *(part for own in lists for part in (own.items, own.positive))]
-    for array in arrays:
+    arrays = [part for own in lists for part in (own.items, own.offsets, own.positive)]
+    for array in (table.of_item, table.of_query, *found.values(), *arrays):
         content.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     for name, parameter in model.named_parameters():
         content.update(name.encode() + parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
@@ -232,7 +236,9 @@ def _fingerprint(
         "seed": seed,
         "texts": sha256_json(table.texts.to_list()),
         "content": content.hexdigest(),
+        "validation": {task: table_sha256(asked.cases) for task, asked in validation.asked.items()},
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
         "code": source_sha256(__name__),
     }
     return sha256_json(identity)

@@ -15,12 +15,12 @@ POSITIONS_AT_A_TIME = 128
 
 
 def catalogue_cross_entropy(states: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
-    """Sum over N positions of -log softmax(states @ rows.T) at the label, a float32 scalar.
+    """Sum over N positions of -log softmax(states @ rows.T) at the label, a float32 scalar, also under autocast.
 
-    states: float32 [N, d]; rows: float32 [M, d], one per item; labels: int64 [N], numbers of rows. Gradients go to
-    states and rows.
+    states: [N, d]; rows: [M, d], one per item; labels: int64 [N], numbers of rows. Gradients go to states and rows.
     """
-    loss: Tensor = _CatalogueCrossEntropy.apply(states.float(), rows.float(), labels)  # type: ignore[no-untyped-call]
+    with torch.autocast(states.device.type, enabled=False):
+        loss: Tensor = _CatalogueCrossEntropy.apply(states.float(), rows.float(), labels)  # type: ignore[no-untyped-call]
     return loss
 
 

@@ -23,7 +23,6 @@ from gemsbench.encoders.text_models import (
     embed_texts,
     load_text_model,
     query_prompt,
-    text_model_record,
 )
 from gemsbench.encoders.tf_idf import TfIdf
 from gemsbench.errors import InputError
@@ -77,7 +76,7 @@ class ItemText:
 def _text_model(config: ItemTextSettings) -> tuple[dict[str, Any], Embed, Embed]:
     """Record, and how items and queries are embedded by a sentence-transformers model."""
     with torch_threads(config.threads):
-        model = load_text_model(config.model, config.folder, config.max_tokens)
+        model, record = load_text_model(config.model, config.folder, config.max_tokens)
     prompt = query_prompt(config.model, config.folder)
 
     def embed_items(texts: Sequence[str]) -> Float32Array:
@@ -87,7 +86,7 @@ def _text_model(config: ItemTextSettings) -> tuple[dict[str, Any], Embed, Embed]
     def embed_queries(texts: Sequence[str]) -> Float32Array:
         return embed_items([f"{prompt}{text}" for text in texts])
 
-    return {**text_model_record(config.model, config.folder)}, embed_items, embed_queries
+    return record, embed_items, embed_queries
 
 
 def _tf_idf(config: ItemTextSettings, texts: pl.Series, seed: int) -> tuple[dict[str, Any], Embed, Embed]:

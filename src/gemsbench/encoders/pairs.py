@@ -31,7 +31,8 @@ _LEAST_FILLED = 0.5  # of the first batch of a pass; emptier ones are not made
 class TextTable:
     """Distinct texts, sorted; of_item int64 [n_items + 1] and of_query int64 [largest query_id + 1] are rows of it.
 
-    NO_TEXT stands for padding, an item without text and a query_id that these data do not know.
+    The largest query_id is that of queries and events together. NO_TEXT stands for padding, an item without text and a
+    query_id without a query.
     """
 
     texts: pl.Series
@@ -56,7 +57,8 @@ class TextTable:
         of_item = np.full(len(texts) + 1, NO_TEXT, np.int64)
         of_item[1:][has_text] = rows(texts)[has_text]
         ids = queries["query_id"].cast(pl.Int64).to_numpy()
-        of_query = np.full(int(ids.max(initial=0)) + 1, NO_TEXT, np.int64)
+        largest = max(int(found.max(initial=0)) for found in (ids, data.events["query_id"].to_numpy()))
+        of_query = np.full(largest + 1, NO_TEXT, np.int64)
         of_query[ids] = rows(asked)
         return TextTable(distinct, of_item, of_query)
 

@@ -2,8 +2,8 @@
 
 Two choices differ from the paper. Layer norms stand before attention and feed-forward, not after the sum: in public
 comparisons the better order on three of four datasets. A sequence begins with a learned start row, so that a user
-without events has a vector too, and the first event of a user is learned from. That row is row 0 of the item table,
-which the ids leave free: row = item_id everywhere.
+without events has a vector too. That row is row 0 of the item table, which the ids leave free: row = item_id
+everywhere. It stands before windows of later events as well, but only a user's first event is learned from it alone.
 """
 
 from __future__ import annotations

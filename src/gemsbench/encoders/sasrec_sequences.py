@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -14,18 +16,46 @@ from gemsbench.training.token_lists import Int32Array, TokenLists
 TASK = "rec"
 
 
-def training_windows(events: pl.DataFrame, most: int) -> TokenLists:
-    """Items of the recommendation events of each user, oldest first, in consecutive windows of at most `most` events.
+@dataclass(frozen=True, eq=False)
+class TrainingWindows:
+    """Windows of the users' sequences.
 
-    No event is left out of a long sequence. Users are in order of id, so that the row order of events does not matter.
+    items: the ids of each window, oldest first; opens: bool [n], whether the first of them is its user's first event.
+    Where it is not, it has been the last one of the window before, and is there to be looked at, not to be learned.
+    """
+
+    items: TokenLists
+    opens: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def n_targets(self) -> int:
+        """Number of events to be learned: each one of every user once."""
+        return len(self.items.ids) - int((~self.opens).sum())
+
+
+def training_windows(events: pl.DataFrame, most: int) -> TrainingWindows:
+    """Recommendation events of each user in windows of at most `most` of them, at least 2, that overlap by one.
+
+    Users are in order of id and their events in order of (order_key, seq), whatever the row order. Events with equal
+    order keys are learned from each other in the order of seq, though the history of a case holds none of its own
+    time, so no case asks for that: 16 % of the targets on movielens-small, 26 % on journey-small.
     Raises InputError when there is no such event.
     """
     own = events.filter(pl.col("task") == TASK).sort("user_id", "order_key", "seq")
     if own.is_empty():
         raise InputError("there are no recommendation events in training, and SASRec learns from nothing else.")
-    place = own.select(pl.int_range(pl.len()).over("user_id")).to_series().to_numpy()
-    starts = np.flatnonzero(place % most == 0)
-    return TokenLists(own["item_id"].cast(pl.Int32).to_numpy(), np.append(starts, own.height).astype(np.int64))
+    user = pl.col("user_id")
+    placed = own.select(place=pl.int_range(pl.len()).over(user), left=pl.int_range(pl.len(), 0, -1).over(user))
+    place, left = placed["place"].to_numpy(), placed["left"].to_numpy()
+    opens = place == 0
+    starts = np.flatnonzero(opens | ((place % (most - 1) == 0) & (left > 1)))
+    offsets = offsets_of(np.minimum(left[starts], most))
+    rows = np.repeat(starts - offsets[:-1], np.diff(offsets)) + np.arange(offsets[-1])
+    items = own["item_id"].cast(pl.Int32).to_numpy()[rows]
+    return TrainingWindows(TokenLists(items, offsets), opens[starts])
 
 
 def histories(cases: pl.DataFrame, known: npt.NDArray[np.bool_], most: int) -> TokenLists:

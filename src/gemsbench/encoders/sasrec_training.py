@@ -2,7 +2,7 @@
 
 The loss at every position is minus the log-probability of the next item under the softmax over the items that occur
 in training recommendation events; items that do not are no part of it. (The paper has a binary loss on one sampled
-negative.) Events of one user that share an order key are taken in the order of seq.
+negative.) The first event of a user is learned from the start row alone, every later one from events before it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gemsbench.config import settings_dict
 from gemsbench.encoders.catalogue_loss import catalogue_cross_entropy
 from gemsbench.encoders.sasrec_model import START, SASRecModel
 from gemsbench.encoders.sasrec_scoring import SASRecScorer
-from gemsbench.encoders.sasrec_sequences import TASK, histories, padded, training_windows
+from gemsbench.encoders.sasrec_sequences import TASK, TrainingWindows, histories, padded, training_windows
 from gemsbench.errors import InputError
 from gemsbench.evaluation.ragged import Int64Array
 from gemsbench.evaluation.validation_lists import ValidationLists
@@ -100,7 +100,7 @@ def train_sasrec(settings: SASRecSettings, data: TrainingData, seed: int, checkp
     """
     windows = training_windows(data.events, settings.max_length + 1)
     model = build_model(settings, data.n_items)
-    model.known[torch.from_numpy(np.unique(windows.ids)).long()] = True
+    model.known[torch.from_numpy(np.unique(windows.items.ids)).long()] = True
     with torch_threads(settings.loop.threads):
         generator = torch.Generator().manual_seed(stream_seed(seed, "sasrec", "initial"))
         model.initialize(generator)
@@ -123,7 +123,7 @@ def train_sasrec(settings: SASRecSettings, data: TrainingData, seed: int, checkp
             "best_step": result.best_step,
             "stopped": result.stopped,
             "valid_ndcg@10": result.criterion,
-            "training_events": len(windows.ids),
+            "training_events": windows.n_targets,
             "training_windows": len(windows),
             "items_without_training_events": data.n_items - int(model.known.sum()),
             "validation": validation.by_warmth(model),
@@ -147,7 +147,7 @@ def next_item_loss(model: nn.Module, tensors: Mapping[str, Tensor]) -> Tensor:
 class WindowBatches:
     """The batches of every step of every epoch, a function of (windows, sizes, seed) alone."""
 
-    def __init__(self, windows: TokenLists, known: Tensor, loop: LoopSettings, seed: int) -> None:
+    def __init__(self, windows: TrainingWindows, known: Tensor, loop: LoopSettings, seed: int) -> None:
         self.windows, self.seed = windows, seed
         self.batch_size, self.micro_batch_size = loop.batch_size, loop.micro_batch_size
         self.steps_per_epoch = steps_per_epoch(len(windows), loop.batch_size)
@@ -158,16 +158,17 @@ class WindowBatches:
         """The micro-batches of a step, both counted from 0: sequences and labels, see next_item_loss."""
         if epoch != self._epoch:
             tasks = np.zeros(len(self.windows), dtype=np.int8)
-            self._plan = plan_epoch(tasks, self.windows.lengths, self.batch_size, self.seed, epoch)
+            self._plan = plan_epoch(tasks, self.windows.items.lengths, self.batch_size, self.seed, epoch)
             self._epoch = epoch
         ((_, rows),) = self._plan.step(step)
-        return self._batch(self.windows.take(rows)).split(self.micro_batch_size)
+        return self._batch(self.windows.items.take(rows), self.windows.opens[rows]).split(self.micro_batch_size)
 
-    def _batch(self, rows: TokenLists) -> MicroBatch:
+    def _batch(self, rows: TokenLists, opens: npt.NDArray[np.bool_]) -> MicroBatch:
         width = int(rows.lengths.max())
         items = padded(rows, START, width)
         before = np.pad(items[:, :-1], ((0, 0), (1, 0)), constant_values=START)
         labels = np.where(np.arange(width) < rows.lengths[:, None], self._place[items], NO_LOSS)
+        labels[~opens, 0] = NO_LOSS
         return MicroBatch(TASK, {"sequences": torch.from_numpy(before), "labels": torch.from_numpy(labels)})
 
 
@@ -207,10 +208,11 @@ class _Validation:
 
 
 def _fingerprint(
-    settings: SASRecSettings, data: TrainingData, seed: int, windows: TokenLists, validation: _Validation
+    settings: SASRecSettings, data: TrainingData, seed: int, windows: TrainingWindows, validation: _Validation
 ) -> str:
-    lists, past = validation.lists, validation.past
-    arrays = (windows.ids, windows.offsets, past.ids, past.offsets, lists.items, lists.offsets, lists.positive)
+    """sha256 of all that decides a fit, early stopping included: a checkpoint of another one is not used."""
+    lists, past, rows = validation.lists, validation.past, windows.items
+    arrays = (rows.ids, rows.offsets, windows.opens, past.ids, past.offsets, lists.items, lists.offsets, lists.positive)
     content = hashlib.sha256()
     for array in arrays:
         content.update(str(len(array)).encode() + array.tobytes())
@@ -220,6 +222,7 @@ def _fingerprint(
         "n_items": data.n_items,
         "data": content.hexdigest(),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
         "code": source_sha256(__name__),
     }
     return sha256_json(identity)

@@ -31,7 +31,7 @@ Embed = Callable[[Sequence[str]], Float32Array]  # texts -> unit vectors [n, D]
 class AskedCases:
     """The validation cases of one task that have candidates, by case_id.
 
-    cases: case_id, query_id, hist_items, one row per case; lists: their candidates, in the same order.
+    cases: case_id, query_id, hist_items, hist_tasks, one row per case; lists: their candidates, in the same order.
     """
 
     cases: pl.DataFrame
@@ -45,7 +45,7 @@ class AskedCases:
         if asked.is_empty():
             return None
         lists = ValidationLists.of(asked, data.valid_candidates, task)
-        return AskedCases(asked.select("case_id", "query_id", "hist_items"), lists)
+        return AskedCases(asked.select("case_id", "query_id", "hist_items", "hist_tasks"), lists)
 
 
 def unit_rows(vectors: Float32Array) -> Float32Array:

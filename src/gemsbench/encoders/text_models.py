@@ -1,6 +1,7 @@
 """Sentence-transformers models that give vectors to texts: a small catalogue at pinned revisions, or a local folder.
 
-Revisions are commits of the hub, as the model metas of the MTEB project name them.
+Revisions are commits of the hub, as the model metas of the MTEB project name them. Weights are read from safetensors
+files only.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
 
 from gemsbench.backbones.hub import MIRROR
 from gemsbench.config import nearest
+from gemsbench.encoders.text_model_files import file_names, hub_snapshot, require_safetensors, weights_sha256
 from gemsbench.errors import InputError
 from gemsbench.identifiers.vectors import Float32Array
 
@@ -43,6 +45,7 @@ MODELS: Mapping[str, TextModel] = {
     "all-mpnet-base-v2": TextModel(
         "sentence-transformers/all-mpnet-base-v2", "9a3225965996d404b775526de6dbfe85d3368642", 768, 384
     ),
+    # Public listings of its files name pickled weights only. Then it is refused until the mirror holds a conversion.
     "bge-base-zh-v1.5": TextModel(
         "BAAI/bge-base-zh-v1.5",
         "f03589ceff5aac7111bd60cfc7d497ca17ecac65",
@@ -59,14 +62,6 @@ MODELS: Mapping[str, TextModel] = {
 }
 
 
-def text_model_record(model: str, folder: str) -> dict[str, str]:
-    """Where the model comes from, as JSON values: its name with repository and revision, or its folder's name."""
-    if folder:
-        return {"model": Path(folder).name, "source": "folder"}
-    spec = _spec(model)
-    return {"model": model, "source": spec.repository, "revision": spec.revision}
-
-
 def query_prompt(model: str, folder: str) -> str:
     """What the model wants before a query; nothing for a model of a folder."""
     return "" if folder else _spec(model).query_prompt
@@ -80,29 +75,33 @@ def check_model_choice(model: str, folder: str, where: str) -> None:
         _spec(model)
 
 
-def load_text_model(model: str, folder: str, max_tokens: int) -> SentenceTransformer:
+def load_text_model(model: str, folder: str, max_tokens: int) -> tuple[SentenceTransformer, dict[str, Any]]:
     """The model called `model`, or the one in `folder`; texts are cut to max_tokens (0: as many as it was made for).
 
     A named model is read from $GEMSBENCH_MIRROR/encoders/<name> when that folder exists, else from the hub's cache or
-    the hub. Code from the hub is never run. Raises InputError when the model cannot be had or is of another width.
+    the hub. Code from the hub is never run, pickled weights are never read. The record says in JSON values where the
+    model comes from: name, source, revision, and weights_sha256 of its files.
+    Raises InputError when the model cannot be had, has pickled weights only, or is of another width.
     """
     if folder:
-        loaded = _read_folder(Path(folder))
+        files = Path(folder)
+        loaded = _read_folder(files)
         most = max_tokens
+        record: dict[str, Any] = {"model": files.name, "source": "folder"}
     else:
         spec = _spec(model)
-        mirror = Path(os.environ.get(MIRROR, "")) / "encoders" / model
-        from_mirror = bool(os.environ.get(MIRROR)) and mirror.is_dir()
-        loaded = _read_folder(mirror) if from_mirror else _from_hub(model, spec)
+        files = _files_of(model, spec)
+        loaded = _read_folder(files)
         if loaded.get_embedding_dimension() != spec.width:
             raise InputError(
                 f"{model}: its vectors have {loaded.get_embedding_dimension()} dimensions, not {spec.width}. "
-                f"{mirror if from_mirror else 'The download'} holds another model."
+                f"{files} holds another model."
             )
         most = min(max_tokens or spec.max_tokens, spec.max_tokens)
+        record = {"model": model, "source": spec.repository, "revision": spec.revision}
     if most:
         _cut_texts(loaded, most)
-    return loaded
+    return loaded, {**record, "weights_sha256": weights_sha256(files)}
 
 
 def _cut_texts(model: SentenceTransformer, most: int) -> None:
@@ -136,27 +135,23 @@ def _read_folder(folder: Path) -> SentenceTransformer:
             f"{folder}: not a folder of a sentence-transformers model (no {_MODULES}). Write one with "
             "SentenceTransformer.save, or copy a snapshot of the hub."
         )
+    require_safetensors(file_names(folder), str(folder), "its place")
     from sentence_transformers import SentenceTransformer
 
     try:
-        return SentenceTransformer(str(folder), local_files_only=True)
+        return SentenceTransformer(str(folder), local_files_only=True, model_kwargs={"use_safetensors": True})
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise InputError(
             f"{folder}: cannot be read as a sentence-transformers model ({_first_line(error)})."
         ) from error
 
 
-def _from_hub(model: str, spec: TextModel) -> SentenceTransformer:
-    from sentence_transformers import SentenceTransformer
-
-    try:
-        return SentenceTransformer(spec.repository, revision=spec.revision)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"{spec.repository} at revision {spec.revision} cannot be had ({_first_line(error)}). Fetch it once on a "
-            f"machine with a connection (HF_HUB_OFFLINE unset), or set {MIRROR} to a folder that holds "
-            f"encoders/{model}/ with the files of that snapshot."
-        ) from error
+def _files_of(model: str, spec: TextModel) -> Path:
+    """The folder of a named model: the mirror's where there is one, else the hub's snapshot."""
+    mirror = Path(os.environ.get(MIRROR, "")) / "encoders" / model
+    if os.environ.get(MIRROR) and mirror.is_dir():
+        return mirror
+    return hub_snapshot(model, spec.repository, spec.revision)
 
 
 def _first_line(error: Exception) -> str:

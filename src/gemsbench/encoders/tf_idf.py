@@ -22,6 +22,7 @@ _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORDS = rf"[{_CJK}]|[^\W{_CJK}]+"
 _LEAST = 1e-6  # a shorter projection of a unit vector is rounding, not a direction
 _MOST_FEATURES = 200_000  # words, and as many n-grams: the most frequent ones; bounds memory
+_LEAST_VARIANCE = 1e-12  # of rows of length sqrt(2); less is rounding
 _ITERATIONS = 7  # of the randomised SVD
 
 
@@ -30,7 +31,7 @@ class TfIdf:
     """Fitted vectoriser and singular directions.
 
     directions: float64 [n_features, D], largest first; their signs make the largest entry of each positive. explained:
-    share of the variance of the texts' TF-IDF vectors.
+    share of the variance of the texts' TF-IDF vectors, 0 where these are all the same.
     """
 
     vectoriser: Any
@@ -58,13 +59,14 @@ class TfIdf:
             raise InputError(f"item-text: the items' texts cannot be indexed ({error}).") from error
         width = min(width, *matrix.shape)
         svd = TruncatedSVD(width, n_iter=_ITERATIONS, random_state=random_state)
-        with threadpool_limits(threads):
+        with threadpool_limits(threads), np.errstate(invalid="ignore", divide="ignore"):
             svd.fit(matrix)
+        explained = float(svd.explained_variance_ratio_.sum()) if _variance(matrix) > _LEAST_VARIANCE else 0.0
         directions = svd.components_
         largest = np.abs(directions).argmax(axis=1)
         signs = np.sign(directions[np.arange(width), largest])
         directions = np.ascontiguousarray((directions * np.where(signs == 0, 1, signs)[:, None]).T)
-        return TfIdf(vectoriser, directions, float(svd.explained_variance_ratio_.sum()), threads)
+        return TfIdf(vectoriser, directions, explained, threads)
 
     @property
     def n_features(self) -> int:
@@ -78,3 +80,9 @@ class TfIdf:
             projected = np.asarray(matrix @ self.directions)
         lengths = np.linalg.norm(projected, axis=1, keepdims=True)
         return unit_rows(np.where(lengths > _LEAST, projected, 0).astype(np.float32))
+
+
+def _variance(matrix: csr_matrix) -> float:
+    """Variance of the rows, summed over columns."""
+    mean = np.asarray(matrix.mean(axis=0))
+    return float(matrix.multiply(matrix).sum() / matrix.shape[0] - (mean**2).sum())

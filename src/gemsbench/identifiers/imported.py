@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from gemsbench.errors import InputError
 from gemsbench.files import sha256_file
 from gemsbench.identifiers.collisions import append_level
-from gemsbench.identifiers.index_file import read_index
+from gemsbench.identifiers.index_file import item2id_beside, read_index
 from gemsbench.identifiers.scheme import Identifiers
 from gemsbench.identifiers.statistics import require_distinct
 
@@ -35,7 +35,7 @@ class ImportedSettings:
 class Imported:
     """Reads an index file; a level is added only where items share an identifier."""
 
-    Config = ImportedSettings
+    Config: ClassVar[type] = ImportedSettings
 
     def make(
         self,
@@ -53,7 +53,10 @@ class Imported:
         if not config.index:
             raise InputError(f"identifiers '{SCHEME}': no file is named. Set index to the path of a *.index.json.")
         index = Path(config.index)
-        raw = read_index(index, items, Path(config.item2id) if config.item2id else None, config.sizes)
+        numbers = Path(config.item2id) if config.item2id else item2id_beside(index)
+        files = {"index": index, "item2id": numbers} if config.item2id or numbers.is_file() else {"index": index}
+        raw = read_index(index, items, files.get("item2id"), config.sizes)
         require_distinct(raw, SCHEME)
         codes = append_level(raw, items, SCHEME, most=config.most_per_code, always=False)
-        return Identifiers(codes, quantised=raw, record={"index_sha256": sha256_file(index)})
+        record = {f"{name}_sha256": sha256_file(path) for name, path in files.items()}
+        return Identifiers(codes, quantised=raw, record=record)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import faiss
 import numpy as np
@@ -64,6 +65,14 @@ def k_means(
     with faiss_threads(threads):
         kmeans.train(rows, weights=np.bincount(inverse, weights=weights).astype(np.float32))
         return _seat_empty(rows, np.array(kmeans.centroids), allow_empty)
+
+
+def codebook_load(n_vectors: int, codebook_size: int) -> dict[str, Any]:
+    """JSON values: how many vectors there are per code, and whether these are too few for sound centroids."""
+    return {
+        "vectors_per_code": n_vectors / codebook_size,
+        "few_vectors_per_code": n_vectors < POINTS_PER_CODE * codebook_size,
+    }
 
 
 def nearest(vectors: Float32Array, centroids: Float32Array, threads: int = 1) -> Int64Array:

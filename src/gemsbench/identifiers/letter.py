@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 import torch
 from torch import Tensor
 
 from gemsbench import seeds
-from gemsbench.config import settings_dict
 from gemsbench.errors import InputError
 from gemsbench.identifiers.balanced_groups import balanced_groups, size_bounds
 from gemsbench.identifiers.code_diversity import CodeGroupTable, diversity_loss
@@ -24,7 +24,7 @@ from gemsbench.identifiers.collaborative_alignment import alignment_loss
 from gemsbench.identifiers.collisions import append_level, code_groups
 from gemsbench.identifiers.distinct_rows import Float32Array, Int64Array
 from gemsbench.identifiers.item_order import keyed_ranks
-from gemsbench.identifiers.known_items import code_table, required_vectors
+from gemsbench.identifiers.known_items import code_table, known_by_rank, required_vectors
 from gemsbench.identifiers.quantiser_record import training_record, variance_left
 from gemsbench.identifiers.quantiser_training import QuantiserSettings, train_quantiser
 from gemsbench.identifiers.residual_quantiser import Quantised, Reduction, ResidualQuantiser
@@ -44,13 +44,18 @@ Use: TypeAlias = tuple[Float32Array, npt.NDArray[np.bool_]]  # collaborative vec
 SCHEME = "letter"
 TEXT_ENCODER = "item-text"
 USE_ENCODER = "sasrec"
+# What the training depends on beside the quantiser; the rest is for the codes that it gave.
+_TRAINED_BY = ("alpha", "beta", "groups", "regroup_every", "balance_epsilon", "balance_iterations")
 
 
 @dataclass(frozen=True)
 class LETTERQuantiser(QuantiserSettings):
-    """The official code's sizes; its means over dimensions and levels are what alpha and beta are published for."""
+    """Levels, codes, losses, weights and optimizer of the official code, but 1,000 epochs instead of its 20,000.
 
-    hidden: tuple[int, ...] = (512, 256, 128, 64)
+    Its means over dimensions and levels are what alpha and beta are published for.
+    """
+
+    hidden: tuple[int, ...] = (512, 256, 128, 64)  # the official code has 2048 and 1024 before them
     levels: int = 4
     reduction: Reduction = "mean"
     initial: Literal["uniform", "xavier"] = "xavier"
@@ -61,7 +66,7 @@ class LETTERSettings:
     """Config of the scheme; raises InputError for values out of range."""
 
     quantiser: LETTERQuantiser = field(default_factory=LETTERQuantiser)
-    alpha: float = 0.02  # weight of the collaborative loss; 0: none
+    alpha: float = 0.02  # weight of the collaborative loss; 0: none; official runs: 0.1 and 0.01, by data set
     beta: float = 1e-4  # weight of the diversity loss; 0: none
     groups: int = 10  # of the codes of a level, for the diversity loss
     regroup_every: int = 10  # epochs; 1 in the official code
@@ -103,24 +108,24 @@ class LETTER:
         """
         text = required_vectors(vectors, TEXT_ENCODER, items, SCHEME)
         use = _vectors_of_use(config, vectors, items)
-        known = np.flatnonzero(text.known)
-        rows = np.ascontiguousarray(text.vectors[known])
+        ranks = keyed_ranks(items)
+        known = known_by_rank(text, ranks)
+        rows = text.vectors[known]
         with torch_threads(config.quantiser.threads):
-            ranks = keyed_ranks(items)
             model, log = _trained(config, rows, ranks[known].astype(np.int64), _by_rank(use, ranks), seed, checkpoint)
             codes = model.codes(torch.from_numpy(rows))
             left = variance_left(model, rows, codes)
             of_mean = model.codes(model.mean[None])[0]
-            raw = code_table(text.known, codes.numpy(), of_mean.numpy(), config.quantiser.codebook_size)
+            raw = code_table(text.n_items, known, codes.numpy(), of_mean.numpy(), config.quantiser.codebook_size)
             require_spread(raw, SCHEME)
             resolved, policy = _resolved(model, text, raw, config.reassignment)
         record = {
-            **training_record(log, left, text),
+            **training_record(log, left, text, config.quantiser.codebook_size),
             "items_without_use": None if use is None else use.n_items - int(use.known.sum()),
             "reassignment": policy,
         }
         appended = append_level(resolved, items, SCHEME, most=config.most_per_code, always=False)
-        return Identifiers(appended, quantised=raw, resolved=resolved, record=record)
+        return Identifiers(appended, quantised=raw, resolved=resolved, record=record, log=log)
 
 
 def _vectors_of_use(
@@ -159,8 +164,9 @@ def _trained(
     losses = _Losses(config, use, int(ids.max()), seed)
     balanced = partial(balanced_codes, epsilon=config.balance_epsilon, iterations=config.balance_iterations)
     identity = {
-        "settings": {name: value for name, value in settings_dict(config).items() if name != "quantiser"},
+        "settings": {name: getattr(config, name) for name in _TRAINED_BY},
         "use": None if use is None else hashlib.sha256(use[0].tobytes() + use[1].tobytes()).hexdigest(),
+        "versions": {"scipy": scipy.__version__},  # balanced_groups solves an assignment with it
         "code": source_sha256(__name__),
     }
     return train_quantiser(
@@ -173,7 +179,7 @@ def _trained(
         assign_last=balanced if config.balance_iterations else None,
         initial_codebook=partial(_balanced_start, config) if config.balance_iterations else None,
         on_epoch=losses.on_epoch,
-        save_every=config.regroup_every,
+        save_every=config.regroup_every if config.beta else 1,  # groups of the codes are not in a checkpoint
         fingerprint_extra=identity,
     )
 

@@ -39,6 +39,7 @@ from gemsbench.source_code import source_sha256
 from gemsbench.threads import torch_threads
 
 CHECKPOINT = "quantiser.safetensors"
+_LEAST_ADVISED = 16  # codes of a level, where there are as many vectors
 
 # Named, weighted scalars that are added to the loss of a batch: (model, what it made of the batch, item ids int64 [B],
 # epochs done before this one).
@@ -68,7 +69,7 @@ class QuantiserSettings:
     initial_sample: int = 20_480  # items at most that the k-means start of the codebooks sees
     dead_codes_until: float = 0.8  # of the epochs; later ones leave unused codes alone
     threads: int = 1  # results are bit-identical for a fixed number
-    checkpoint_seconds: float = 30.0  # about this much work is lost by a kill
+    checkpoint_seconds: float = 30.0  # least time between checkpoints; the next falls at a multiple of save_every
 
     def __post_init__(self) -> None:
         least: dict[str, float] = dict.fromkeys(("latent", "levels", "batch_size", "initial_sample", "threads"), 1)
@@ -125,10 +126,7 @@ def train_quantiser(
     """
     distinct = len(distinct_rows(vectors)[0])
     if distinct < settings.codebook_size:
-        raise InputError(
-            f"quantiser: {distinct} distinct vectors cannot fill a codebook of {settings.codebook_size} codes. Lower "
-            f"codebook_size to {distinct} or less, e.g. the largest power of two below a quarter of that."
-        )
+        raise InputError(_too_few(distinct, settings.codebook_size))
     order = np.argsort(ids)
     hooks = Hooks(extra, assign_last, initial_codebook, on_epoch, save_every)
     rows, numbers = np.ascontiguousarray(vectors[order]), ids[order]
@@ -138,6 +136,19 @@ def train_quantiser(
         run = _Run(torch.from_numpy(rows), torch.from_numpy(numbers), settings, seed, hooks, path, fingerprint)
         run.train()
     return run.model, run.log
+
+
+def _too_few(distinct: int, codebook_size: int) -> str:
+    problem = f"quantiser: {distinct} distinct vectors cannot fill a codebook of {codebook_size} codes."
+    if distinct < 2:
+        return f"{problem} Look at the vectors first (stats.json of the encoder): no quantiser tells equal ones apart."
+    if distinct < _LEAST_ADVISED:
+        return f"{problem} Lower codebook_size to at most {distinct}, or take more items."
+    advised = max(_LEAST_ADVISED, 2 ** ((distinct // 8).bit_length() - 1))
+    return (
+        f"{problem} Lower codebook_size to at most {distinct}; {advised} is advised (the largest power of two not "
+        f"above an eighth of the vectors, and at least {_LEAST_ADVISED})."
+    )
 
 
 def _fingerprint(

@@ -13,7 +13,7 @@ import torch
 from gemsbench.errors import InputError
 from gemsbench.identifiers.collisions import append_level
 from gemsbench.identifiers.item_order import keyed_ranks
-from gemsbench.identifiers.known_items import code_table, required_vectors
+from gemsbench.identifiers.known_items import code_table, known_by_rank, required_vectors
 from gemsbench.identifiers.quantiser_record import training_record, variance_left
 from gemsbench.identifiers.quantiser_training import QuantiserSettings, train_quantiser
 from gemsbench.identifiers.scheme import Identifiers
@@ -56,15 +56,16 @@ class RQVAE:
     ) -> Identifiers:
         """Train, take the codes once, number equal ones; see Scheme.make."""
         text = required_vectors(vectors, ENCODER, items, SCHEME)
-        known = np.flatnonzero(text.known)
-        rows = np.ascontiguousarray(text.vectors[known])
-        settings = config.quantiser
-        model, log = train_quantiser(rows, keyed_ranks(items)[known].astype(np.int64), settings, seed, checkpoint)
+        ranks, settings = keyed_ranks(items), config.quantiser
+        known = known_by_rank(text, ranks)
+        rows = text.vectors[known]
+        model, log = train_quantiser(rows, ranks[known].astype(np.int64), settings, seed, checkpoint)
         with torch_threads(settings.threads):
             codes = model.codes(torch.from_numpy(rows))
             left = variance_left(model, rows, codes)
             of_mean = model.codes(model.mean[None])[0]
-        raw = code_table(text.known, codes.numpy(), of_mean.numpy(), settings.codebook_size)
+        raw = code_table(text.n_items, known, codes.numpy(), of_mean.numpy(), settings.codebook_size)
         require_spread(raw, SCHEME)
         appended = append_level(raw, items, SCHEME, most=config.most_per_code)
-        return Identifiers(appended, quantised=raw, record=training_record(log, left, text))
+        record = training_record(log, left, text, settings.codebook_size)
+        return Identifiers(appended, quantised=raw, record=record, log=log)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -36,13 +36,15 @@ class Identifiers:
     """What a scheme made.
 
     quantised: as the quantiser gave them. resolved: after the scheme's own policy for equal codes; None where it has
-    none but the further level. record: JSON values that say how it went.
+    none but the further level. record: JSON values that say how it went, no times among them. log: one mapping of JSON
+    values per line, e.g. per epoch of a training; times are for here.
     """
 
     codes: ItemCodes
     quantised: RawCodes | None = None
     resolved: RawCodes | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+    log: Sequence[Mapping[str, Any]] = ()
 
 
 class Scheme(Protocol):

@@ -12,8 +12,9 @@ import numpy as np
 from gemsbench.errors import InputError
 from gemsbench.identifiers.collisions import append_level
 from gemsbench.identifiers.distinct_rows import Float32Array
-from gemsbench.identifiers.k_means import POINTS_PER_CODE
-from gemsbench.identifiers.known_items import code_table, required_vectors
+from gemsbench.identifiers.item_order import keyed_ranks
+from gemsbench.identifiers.k_means import codebook_load
+from gemsbench.identifiers.known_items import code_table, known_by_rank, required_vectors
 from gemsbench.identifiers.rqkmeans import residual_codes, residual_k_means
 from gemsbench.identifiers.scheme import Identifiers
 from gemsbench.identifiers.statistics import require_spread
@@ -62,16 +63,16 @@ class SemanticIds:
     ) -> Identifiers:
         """Fit, take the codes, number equal ones; see Scheme.make. Too short for a checkpoint."""
         joint = required_vectors(vectors, ENCODER, items, SCHEME)
-        known = _of_length_one(joint.vectors[joint.known])
-        fitted = residual_k_means(known, config.levels, config.codebook_size, seed, config.iterations, config.threads)
-        of_mean = residual_codes(known.mean(axis=0, keepdims=True), fitted.codebooks, config.threads)[0]
-        raw = code_table(joint.known, fitted.codes, of_mean, config.codebook_size)
+        known = known_by_rank(joint, keyed_ranks(items))
+        rows = _of_length_one(joint.vectors[known])
+        fitted = residual_k_means(rows, config.levels, config.codebook_size, seed, config.iterations, config.threads)
+        of_mean = residual_codes(rows.mean(axis=0, keepdims=True), fitted.codebooks, config.threads)[0]
+        raw = code_table(joint.n_items, known, fitted.codes, of_mean, config.codebook_size)
         require_spread(raw, SCHEME)
         record = {
             "encoder": joint.encoder,
             "items_without_vector": joint.n_items - len(known),
-            "vectors_per_code": len(known) / config.codebook_size,
-            "few_vectors_per_code": len(known) < POINTS_PER_CODE * config.codebook_size,
+            **codebook_load(len(known), config.codebook_size),
             "variance_left": list(fitted.variance_left),
         }
         appended = append_level(raw, items, SCHEME, most=config.most_per_code)

@@ -146,10 +146,11 @@ def fit_generative(
         parts = assemble(settings, codes, data, backbone, seed, tuner=tuner, basis=basis)
         identity = fingerprint(target, parts, backbone, seed, basis)
         problem = _problem(parts, identity, seed, objective)
+        resumed = checkpoint.is_dir()
         with progress_bar("training", total=loop.total_steps(problem.steps_per_epoch)) as report:
             result = train(problem, loop, checkpoint, report)
         with atomic_path(out) as folder:
-            _save(parts, result, folder)
+            _save(parts, result, folder, resumed)
     delete_checkpoint(checkpoint)
 
 
@@ -253,8 +254,8 @@ def fingerprint(target: str, parts: Assembly, folder: Path, seed: int, basis: Pa
     )
 
 
-def _save(parts: Assembly, result: TrainingResult, folder: Path) -> None:
-    diagnostics = _diagnostics(parts, result)
+def _save(parts: Assembly, result: TrainingResult, folder: Path, resumed: bool) -> None:
+    diagnostics = _diagnostics(parts, result, resumed)
     parts.tuned.save(folder)
     parts.codes.save(folder)
     saved = {
@@ -269,7 +270,7 @@ def _save(parts: Assembly, result: TrainingResult, folder: Path) -> None:
     (folder / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in result.log), "utf-8")
 
 
-def _diagnostics(parts: Assembly, result: TrainingResult) -> dict[str, Any]:
+def _diagnostics(parts: Assembly, result: TrainingResult, resumed: bool) -> dict[str, Any]:
     """What to know of a fit beside its scores; "stopped" says whether validation or a cap ended it."""
     learned = (pl.col("split") == "train") & pl.col("task").is_in(parts.settings.train_tasks)
     cases = parts.data.cases.filter(learned)
@@ -286,7 +287,7 @@ def _diagnostics(parts: Assembly, result: TrainingResult) -> dict[str, Any]:
         "longest_prompt_tokens": int(parts.examples.prompts.lengths.max()),
         "unknown_token_share_of_queries": unknown_rate(parts.backbone.tokenizer, asked.to_list()),
         "items_in_no_training_case": 1 - len(warm) / parts.data.n_items,
-        "validation_hit@10": parts.validation.by_warmth(warm, result.criterion),
+        "validation_hit@10": parts.validation.by_warmth(warm, None if resumed else result.criterion),
         **_optimizer_diagnostics(parts.tuned.optimizer),
     }
 

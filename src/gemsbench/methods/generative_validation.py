@@ -53,15 +53,16 @@ class Validation:
         scores = {task: self._scores(task) for task in self.lists}
         by_task = {f"valid_ndcg@10_{task}": lists.ndcg10(scores[task]) for task, lists in self.lists.items()}
         mean = float(np.mean(list(by_task.values())))
-        if mean > self._best.criterion:
+        if mean > self._best.criterion:  # as the loop keeps weights: the first of equals
             self._best.criterion, self._best.scores = mean, scores
         return {"criterion": mean, "valid_ndcg@10": mean, **by_task}
 
-    def by_warmth(self, warm_items: Int64Array, criterion: float) -> dict[str, Any]:
+    def by_warmth(self, warm_items: Int64Array, criterion: float | None = None) -> dict[str, Any]:
         """Hit@10 per task: of all cases, of cold positives, and of warm positives among WARM_NEGATIVES or more.
 
         warm_items: ascending ids of the items that a training case contains. criterion: that of the ranker's present
-        weights, which are scored again unless they are the best ones measured here. None where there is no such case.
+        weights, if all measurements of the training were made here: then these need not be scored again. The figure is
+        None where there is no such case.
         """
         known = self._best.scores if self._best.criterion == criterion else {}
         return {

@@ -9,6 +9,7 @@ Cost: that of TIGER with four codes or five.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -29,8 +30,8 @@ class LETTERSettings(GenerativeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.temperature > 0:
-            raise InputError(f"temperature is {self.temperature}; it must be positive.")
+        if not 0 < self.temperature < math.inf:
+            raise InputError(f"temperature is {self.temperature}; it must be positive and finite.")
 
 
 class LETTER(IdentifierMethod):

@@ -45,7 +45,7 @@ def fit_and_score(
     """Fit the profile's method on the pack into out/model and write out/scores.parquet, whose path is returned.
 
     out is the run's folder; out/log.jsonl is the log.jsonl that the method leaves in its artefact. identifiers, basis:
-    see contract.TunedMethod; a method that takes none is not handed any. Called again after a kill, methods with
+    see contract.TunedMethod; refused for a method that takes none. Called again after a kill, methods with
     checkpoints go on. Raises InputError on a wrong setting, or scores that do not fit.
     """
     method, config = build_method(method_key, profile)
@@ -74,9 +74,8 @@ def _check_keywords(method: Method, method_key: str, made: Iterable[str]) -> Non
     for name in made:
         if name not in known:
             raise InputError(
-                f"{method_key}: the run comes with a {name} file, and {type(method).__name__}.fit takes none. Give fit "
-                f"a keyword `{name}` and hand it on to fit_generative (contract.TunedMethod), or configure the method "
-                "without."
+                f"{method_key}: `{name}` was made for this run, and {type(method).__name__}.fit does not take it. Give "
+                f"fit a keyword `{name}` and hand it on to fit_generative (contract.TunedMethod)."
             )
 
 

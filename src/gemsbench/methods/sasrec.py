@@ -51,8 +51,8 @@ class SASRec:
     def score(self, artefact: Path, cases: pl.DataFrame) -> Iterator[ScoreArray]:
         """Yield float32 scores.
 
-        A case without a recommendation history is scored from the start row alone, which has learned what users begin
-        with; an item that training never met scores what the known items score on average.
+        A case without a recommendation history is scored from the start row alone, which has learned the first events
+        of users and no other ones; an item that training never met scores what the known items score on average.
         """
         saved = read_json(artefact / "config.json")
         config = load_settings(SASRecSettings, saved["settings"], str(artefact / "config.json"))

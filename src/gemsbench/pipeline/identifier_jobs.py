@@ -36,7 +36,7 @@ def encoder_job(profile: Profile, recipe: str, name: str, out: Path | None = Non
             "config": dict(profile.encoders.get(name, {})),
             "data_seed": profile.data_seed,
         },
-        inputs={**_tables(profile, recipe, *TABLES), **LIBRARIES},
+        inputs={**_tables(profile, recipe, *TABLES), **_own_model(profile.encoders.get(name, {})), **LIBRARIES},
         outputs={name: folder / name for name in ("vectors.safetensors", "log.jsonl", "stats.json")},
         code=(ENCODE_CODE, target),
     )
@@ -66,7 +66,7 @@ def identifiers_job(profile: Profile, recipe: str, scheme: str, out: Path | None
             "data_seed": profile.data_seed,
         },
         inputs={**_tables(profile, recipe, "items"), **vectors, **own, **LIBRARIES},
-        outputs={name: folder / name for name in ("codes.parquet", "codes.json", "stats.json")},
+        outputs={name: folder / name for name in ("codes.parquet", "codes.json", "log.jsonl", "stats.json")},
         code=(IDENTIFY_CODE, entry.target),
     )
 
@@ -74,6 +74,13 @@ def identifiers_job(profile: Profile, recipe: str, scheme: str, out: Path | None
 def _tables(profile: Profile, recipe: str, *names: str) -> dict[str, Path]:
     """Tables of a prepared recipe, without its description: how answers are judged changes nothing here."""
     return {name: results_folder(profile) / "prepared" / recipe / f"{name}.parquet" for name in names}
+
+
+def _own_model(config: Mapping[str, Any]) -> dict[str, Path]:
+    """The files of a model of the user's, in the folder that the settings of an encoder name."""
+    folder = Path(str(config.get("folder") or ""))
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if config.get("folder") else []
+    return {f"folder/{path.relative_to(folder).as_posix()}": path for path in files}
 
 
 def _own_files(config: Mapping[str, Any], fields: tuple[str, ...]) -> dict[str, Path]:

@@ -68,8 +68,8 @@ def sanity_caption(profile: Profile, results: Results, shown: Shown) -> str:
     fewer = {result.method for result in results.by_key.values() if len(result.seeds) < len(profile.seeds)}
     once = sorted(key for key in fewer if not method_entry(profile, key).seeded)
     sentences = [
-        "Rows without a language model to hold Tables 1 and 2 against: untrained ones, and SASRec, trained on purchases "
-        "alone; then every other method of the profile.",
+        "Rows without a language model, to hold Tables 1 and 2 against: untrained ones, and SASRec, trained on "
+        "purchases alone; then every other method of the profile.",
         "Ties are equal scores: the first four columns count them against the method, as all tables do; the next four "
         "are the expectation when they are ordered at random; tie rate is the share of test cases in which a positive "
         "has the score of a negative.",

@@ -60,6 +60,7 @@ class Problem:
     evaluate: Callable[[], Mapping[str, float]]
     fingerprint: str  # of data, settings, seed and versions: a checkpoint of another one is not used
     seed: int
+    divisible: bool = True  # False: a batch is one loss (its rows are each other's negatives) and cannot be cut
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ def train(
     the end. Lines of evaluations have a loss of every task met in the training, None where it was not met since the
     line before, and the optimizer's own metrics where it has some. The checkpoint is left to the caller, who deletes
     it (checkpoint.delete_checkpoint) once the model is saved. Raises InputError when there is nothing to train on,
-    when a loss, gradient or criterion is not finite, and when one row does not fit into memory.
+    when a loss, gradient or criterion is not finite, and when one row, or a batch that cannot be cut, does not fit into
+    memory.
     """
     if problem.steps_per_epoch < 1:
         raise InputError("training: there is no step in an epoch, so there are no training examples.")
@@ -122,7 +124,7 @@ class _Run:
         self.accelerator = Accelerator(mixed_precision="bf16" if settings.precision == "bf16" else "no")
         problem.model.to(self.accelerator.device)
         args = (problem.model, problem.optimizer, problem.loss, self.accelerator, problem.seed, settings.max_grad_norm)
-        self.stepper = Stepper(*args)
+        self.stepper = Stepper(*args, divisible=problem.divisible)
         self.trainable = trained_parameters(problem.model, problem.optimizer)
         self.tasks = sorted({batch.task for batch in problem.step(0, 0)})
         self.total_steps = settings.total_steps(problem.steps_per_epoch)

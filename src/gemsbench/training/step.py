@@ -40,9 +40,11 @@ class Stepper:
         accelerator: Accelerator,
         seed: int,
         max_grad_norm: float,
+        *,
+        divisible: bool = True,
     ) -> None:
         self.model, self.optimizer, self.loss, self.accelerator = model, optimizer, loss, accelerator
-        self.seed, self.max_grad_norm = seed, max_grad_norm
+        self.seed, self.max_grad_norm, self.divisible = seed, max_grad_norm, divisible
         self.row_limit: int | None = None
         self.parameters = list(trained_parameters(model, optimizer).values())
 
@@ -50,7 +52,8 @@ class Stepper:
         """Step `number` (from 0): one update with the mean loss over the target tokens of all micro-batches.
 
         Where memory runs out, the step is redone from its beginning with micro-batches of half the rows.
-        Raises InputError when a single row does not fit, or the loss or a gradient is not finite.
+        Raises InputError when a single row, or a batch that cannot be cut, does not fit, and when the loss or a
+        gradient is not finite.
         """
         while (losses := self._try(number, micro_batches)) is None:
             clear_device_cache(garbage_collection=True)
@@ -78,6 +81,11 @@ class Stepper:
             if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
                 raise
             largest = max(part.rows for part in parts)
+            if not self.divisible:
+                raise InputError(
+                    f"training: memory of {self.accelerator.device} ran out in step {number} with a batch of {largest} "
+                    "rows, which cannot be cut because its loss is one of all its rows. Lower loop.batch_size."
+                ) from error
             if largest == 1:
                 raise InputError(
                     f"training: memory of {self.accelerator.device} ran out in step {number} with one prompt per "
