@@ -73,7 +73,7 @@ def _download(spec: BackboneSpec, name: str, folder: Path) -> None:
 
     disable_progress_bars()
     try:
-        with _online():
+        with online():
             hf_hub_download(spec.repository, name, revision=spec.revision, local_dir=folder)
     except (OSError, HfHubHTTPError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -85,7 +85,7 @@ def _download(spec: BackboneSpec, name: str, folder: Path) -> None:
 
 
 @contextmanager
-def _online() -> Iterator[None]:
+def online() -> Iterator[None]:
     """Within the block huggingface_hub may use the network; it read HF_HUB_OFFLINE when it was imported."""
     from huggingface_hub import constants
 

@@ -104,7 +104,7 @@ def _streamed(sources: Sequence[str]) -> Iterator[pl.DataFrame]:
         raise InputError(
             "wikipedia: the package `datasets` is not there. Install gemsbench with the extra [methods]."
         ) from error
-    with TemporaryDirectory() as cache, _online(datasets):
+    with TemporaryDirectory() as cache, online(datasets):
         try:
             rows = datasets.load_dataset(
                 "parquet",
@@ -142,7 +142,7 @@ def _smallest(batches: Iterator[pl.DataFrame], settings: WikipediaSettings, seed
 
 
 @contextmanager
-def _online(datasets: Any) -> Iterator[None]:
+def online(datasets: Any) -> Iterator[None]:
     """Within the block the libraries may use the network; they read HF_HUB_OFFLINE when they were imported."""
     from huggingface_hub import constants
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from gemsbench.backbones.hub import MIRROR, _online
+from gemsbench.backbones.hub import MIRROR, online
 from gemsbench.errors import InputError
 from gemsbench.files import sha256_file
 
@@ -27,7 +27,7 @@ def hub_snapshot(model: str, repository: str, revision: str) -> Path:
 
     disable_progress_bars()
     try:
-        with _online():
+        with online():
             wanted, left_out = [*_DOWNLOADED], [*_NOT_DOWNLOADED]
             snapshot = snapshot_download(repository, revision=revision, allow_patterns=wanted, ignore_patterns=left_out)
     except (OSError, ValueError, HfHubHTTPError) as error:
