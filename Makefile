@@ -27,7 +27,7 @@ reproduce: $(READY) ## raw files in, tables out (CONFIG=config/mini.yaml); keeps
 	@echo "All tables: $(TABLES)/ (.tex, .md, .html, .json); open $(TABLES)/index.html"
 
 test: $(READY) ## the whole test suite
-	pytest -n 2
+	pytest -n 2 --dist worksteal
 
 lint: $(READY) ## style, types, layers, workflow, file length
 	ruff check

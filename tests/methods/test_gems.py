@@ -256,7 +256,7 @@ def test_a_basis_reaches_methods_that_take_one_and_no_others(
     assert run_with("FiveArguments", world, tmp_path / "a", monkeypatch, None) == {"seed": 4}
     assert run_with("SixArguments", world, tmp_path / "b", monkeypatch, Path("u")) == {"basis": "u"}
     assert run_with("SixArguments", world, tmp_path / "c", monkeypatch, None) == {"basis": "None"}
-    with pytest.raises(InputError, match=r"FiveArguments\.fit takes none"):
+    with pytest.raises(InputError, match=r"FiveArguments\.fit does not take it"):
         run_with("FiveArguments", world, tmp_path / "d", monkeypatch, Path("u"))
 
 
