@@ -5,7 +5,8 @@ identifiers of the user's purchases and writes the next one. Recommendation only
 What we changed, and why: the backbone in the place of a small T5 from scratch, because the tables compare methods on
 the same backbone (arXiv 2601.09496, section 5.1); the common prompt; no hashed user tokens; LoRA on Qwen2. The history
 is what is left of the last N events of both tasks when searches are taken out, so it can be shorter than N.
-Official code does not exist; `identifiers/rqvae.py` says where the public re-implementations differ.
+Official code does not exist. The quantiser follows the paper's formula: sums, and a commitment gradient at every level,
+which public re-implementations take as means or lose after the first level (`identifiers/residual_quantiser.py`).
 Cost: that of BSR with prompts about four times as long, and a few hundred new rows instead of one per item.
 """
 
