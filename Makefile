@@ -14,7 +14,7 @@ export PATH := $(BIN):$(PATH)
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lint repro report plan unlock lock schema prune
+.PHONY: help setup reproduce test lint repro report plan unlock lock schema prune cards
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,9 @@ repro: $(READY) ## dvc repro: rerun the stages whose inputs changed
 
 report: $(READY) ## report.html: tables, logs, run times in one page
 	snakemake --cores all --configfile $(CONFIG) --report report.html
+
+cards: $(READY) ## docs/datasets/*.md, from the recipes
+	python -m gemsbench.report.dataset_card docs/datasets
 
 plan: $(READY) ## what would run, with time and memory; runs nothing
 	@gemsbench plan --config $(CONFIG)

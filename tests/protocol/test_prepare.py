@@ -10,11 +10,13 @@ from typing import Any, Literal
 import polars as pl
 import pytest
 
-from gemsbench.data.recipe import RawLog
+from gemsbench.data import schema
+from gemsbench.data.recipe import CaseRules, RawLog
 from gemsbench.errors import CheckError, InputError
 from gemsbench.files import read_json
 from gemsbench.protocol import prepare as module
-from gemsbench.protocol.case_statistics import upstream_leak_rate
+from gemsbench.protocol.case_rules import SHORT, UNDRAWN
+from gemsbench.protocol.case_statistics import case_statistics, upstream_leak_rate
 from gemsbench.protocol.prepare import prepare
 from gemsbench.protocol.validate import validate
 
@@ -39,6 +41,33 @@ def test_a_prepared_folder_is_valid_and_complete(recipe: Make, tmp_path: Path, u
             assert stats["cases"][task][split] == cases.filter(task=task, split=split).height > 0
     empty = cases.filter(pl.col("hist_items").list.len() == 0, task="src", split="train").height
     assert stats["empty_history"]["src"]["train"] == empty > 0
+
+
+def test_the_rules_of_a_recipe_reach_its_cases_and_its_funnel(recipe: Make, tmp_path: Path) -> None:
+    plain = prepared(recipe, tmp_path / "plain")
+    made = replace(recipe("pair"), cases=CaseRules(min_history=3, train_share=0.3))
+    stats = prepare(made, made.settings(), Path("unread"), tmp_path / "out", seed=3, history_length=4, negatives=30)
+    assert validate(tmp_path / "out", made, 3) == []
+    dropped = [stats["funnel"][name] for name in (SHORT, UNDRAWN)]
+    assert min(dropped) > 0 and stats["empty_history"] == {"rec": {}, "src": {}}
+    total = [sum(of["inter_rec"] + of["inter_src"] for of in (stats["in_cases"],)) for stats in (plain, stats)]
+    assert total[0] - total[1] == sum(dropped)
+    with pytest.raises(InputError, match="history_length is 2"):
+        prepare(made, made.settings(), Path("unread"), tmp_path / "short", seed=3, history_length=2)
+
+
+def test_sizes_in_cases_and_leaks_are_counted_by_hand() -> None:
+    rows = [
+        {"user_id": 0, "task": "rec", "split": "train", "target_item": 1, "hist_items": [2, 3]},
+        {"user_id": 0, "task": "rec", "split": "test", "target_item": 2, "hist_items": [2, 1]},
+        {"user_id": 2, "task": "src", "split": "test", "target_item": 5, "hist_items": []},
+        {"user_id": 2, "task": "src", "split": "test", "target_item": 0, "hist_items": [1]},
+    ]
+    cases = pl.DataFrame(rows, schema={name: schema.CASES[name] for name in rows[0]})
+    events = pl.DataFrame(schema=schema.INTERACTIONS)
+    found = case_statistics({"cases": cases, "interactions": events, "users": pl.DataFrame({"user_id": [0, 1, 2]})})
+    assert found["in_cases"] == {"users": 2, "items": 4, "inter_rec": 2, "inter_src": 2}
+    assert found["leak_rate"] == {"rec": {"train": 0.0, "test": 1.0}, "src": {"test": 0.0}}
 
 
 def test_train_counts_are_of_train_events_only(recipe: Make, tmp_path: Path) -> None:

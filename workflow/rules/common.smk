@@ -143,15 +143,19 @@ def requested(rule_name):
 
 
 def settings_of(job):
-    """The settings file of a job as an input, none for a pinned download."""
+    """The settings file of a job as an input, none for a download."""
     return [str(settings_path(results_folder(PROFILE), job))] if job.settings else []
 
 
 def fetched_files(job):
-    """Raw files as outputs: pinned ones are checked by hash and never removed before the job runs."""
+    """Raw files as outputs: downloads are checked by hash where one is known, never removed before the job runs."""
     if job.provenance:
         return [ensure(str(path), non_empty=True) for path in (*job.outputs.values(), job.provenance_path)]
-    return [ensure(update(str(path)), sha256=job.pins[name]) for name, path in job.outputs.items()]
+    return [downloaded_file(path, job.pins.get(name)) for name, path in job.outputs.items()]
+
+
+def downloaded_file(path, sha256):
+    return ensure(update(str(path)), sha256=sha256) if sha256 else ensure(update(str(path)), non_empty=True)
 
 
 def backbone_files(job):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from gemsbench.data.recipe import Recipe
     from gemsbench.profile import Profile
 
-SourceName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe or corpus of the profile.")]
+SourceName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe, a corpus or a source of the profile.")]
 
 app = typer.Typer(help="Fetch, prepare, check and describe a recipe.", no_args_is_help=True)
 
@@ -65,13 +64,19 @@ def corpus_of(profile: Profile, config: Path, name: str) -> tuple[Corpus, Any]:
 
 @app.command()
 def fetch(recipe: SourceName, config: Config = DEFAULT_CONFIG, quiet: Quiet = False) -> None:
-    """Put the raw files of a recipe or corpus in place: download, mirror or DVC remote, each checked; or simulate."""
+    """Put the raw files of a recipe, corpus or source in place: download, mirror or DVC, each checked; or simulate."""
     from gemsbench.profile import corpora, load_profile
     from gemsbench.registry import lookup
 
     profile = load_profile(config)
-    lookup(dict.fromkeys((*profile.recipes, *corpora(profile))), recipe, f"recipe or corpus of {config}")
-    fetch_source(profile, config, recipe, quiet=quiet)
+    sources = _sources(profile)
+    lookup(
+        dict.fromkeys((*profile.recipes, *corpora(profile), *sources)), recipe, f"recipe, corpus or source of {config}"
+    )
+    if recipe in sources:
+        download_source(recipe, quiet=quiet)
+    else:
+        fetch_files(profile, config, recipe, quiet=quiet)
 
 
 def fetch_unless_current(profile: Profile, config: Path, name: str, *, quiet: bool) -> None:
@@ -79,29 +84,50 @@ def fetch_unless_current(profile: Profile, config: Path, name: str, *, quiet: bo
 
     Files of other settings would be read without a word, and the reader's record would name the present ones.
     """
-    from gemsbench.pipeline.data_jobs import fetch_job
+    from gemsbench.pipeline.data_jobs import fetch_jobs
     from gemsbench.pipeline.state import judge
 
-    job = fetch_job(profile, name)
-    if job is not None and judge(job)[0] != "current":
-        fetch_source(profile, config, name, quiet=quiet)
+    if any(judge(job)[0] != "current" for job in fetch_jobs(profile, name)):
+        fetch_files(profile, config, name, quiet=quiet)
 
 
-def fetch_source(profile: Profile, config: Path, name: str, *, quiet: bool) -> None:
+def fetch_files(profile: Profile, config: Path, name: str, *, quiet: bool) -> None:
     """Put the raw files of a recipe or corpus of the profile in place and record where they come from."""
-    from contextlib import nullcontext
-
-    from gemsbench.data.fetch import fetch as fetch_files
-    from gemsbench.pipeline.data_jobs import fetch_job
+    from gemsbench.data.made_files import make_files
+    from gemsbench.pipeline.data_jobs import fetch_jobs
     from gemsbench.profile import corpora
     from gemsbench.provenance import recording
 
-    source, settings = corpus_of(profile, config, name) if name in corpora(profile) else _recipe(profile, config, name)
-    job = fetch_job(profile, name)  # None for the user's own files
-    with recording(job.folder, job, config) if job else nullcontext():
-        folder = fetch_files(source, settings, profile.data_seed, Path(), quiet=quiet)
+    made_from, settings = (
+        corpus_of(profile, config, name) if name in corpora(profile) else _recipe(profile, config, name)
+    )
+    for job in fetch_jobs(profile, name):
+        if not job.provenance:
+            download_source(job.name, quiet=quiet)
+            continue
+        with recording(job.folder, job, config):
+            folder = make_files(made_from, settings, profile.data_seed, Path())
+        if not quiet:
+            typer.echo(f"{name}: raw files in {folder}")
+
+
+def download_source(name: str, *, quiet: bool) -> None:
+    """Put the files of a source in place."""
+    from gemsbench.data.fetch import fetch_source
+    from gemsbench.data.sources import SOURCES
+
+    folder = fetch_source(SOURCES[name], Path(), quiet=quiet)
     if not quiet:
         typer.echo(f"{name}: raw files in {folder}")
+
+
+def _sources(profile: Profile) -> tuple[str, ...]:
+    """Names of the sources that the profile's recipes and corpora read."""
+    from gemsbench.pipeline.data_jobs import fetch_jobs
+    from gemsbench.profile import corpora
+
+    jobs = (job for name in (*profile.recipes, *corpora(profile)) for job in fetch_jobs(profile, name))
+    return tuple(dict.fromkeys(job.name for job in jobs if not job.provenance))
 
 
 @app.command()
@@ -143,26 +169,38 @@ def validate(recipe: RecipeName, config: Config = DEFAULT_CONFIG, out: Out = Non
 
 
 @app.command()
-def stats(recipe: RecipeName, config: Config = DEFAULT_CONFIG, out: Out = None) -> None:
-    """Print the statistics of a prepared recipe: counts, densities, funnel, leak rate."""
-    from tabulate import tabulate
-
-    from gemsbench.files import read_json
+def stats(
+    recipe: RecipeName,
+    config: Config = DEFAULT_CONFIG,
+    out: Out = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+) -> None:
+    """Print the statistics of a prepared recipe: sizes beside Table 4, funnel, leaks, texts, tokens, chance."""
+    from gemsbench.cli.dataset_pages import statistics_page
 
     chosen = choose(config, recipe)
-    rows = _flat(read_json((out or chosen.prepared) / "stats.json"))
-    typer.echo(tabulate(rows, tablefmt="plain", disable_numparse=True))
+    results = results_folder(chosen.profile.profile)
+    page = statistics_page(chosen.profile, config, chosen.recipe, out or chosen.prepared, results, as_json=json)
+    typer.echo(page, nl=False)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested statistics as lines: counts with thousands separators, shares with four digits."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}: ")
-        elif isinstance(value, float):
-            yield f"{prefix}{key}", f"{value:.4g}"
-        else:
-            yield f"{prefix}{key}", f"{value:,}" if isinstance(value, int) and key != "seed" else str(value)
+@app.command()
+def card(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Any registered recipe.")],
+    config: Config = DEFAULT_CONFIG,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; default: print.")] = None,
+) -> None:
+    """Print the card of a recipe in Markdown: what it is, how it is cut, terms, flaws; measured numbers if prepared."""
+    from gemsbench.cli.dataset_pages import card_page
+    from gemsbench.files import write_text
+    from gemsbench.profile import load_profile
+
+    page = card_page(recipe, results_folder(load_profile(config).profile) / "prepared" / recipe)
+    if out is None:
+        typer.echo(page, nl=False)
+        return
+    write_text(out, page)
+    typer.echo(f"{recipe}: card in {out}")
 
 
 @app.command()

@@ -7,19 +7,19 @@ Queries are made from the category paths, and for that reason the item text leav
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from gemsbench.data.gzip_lines import LineCheck, line_chunks
+from gemsbench.data.gzip_lines import LineCheck, halves, line_chunks
 from gemsbench.data.item_text import UNKNOWN_ITEM, clean_name, clean_text, compose, valid_unicode
 from gemsbench.data.kcore import k_core
 from gemsbench.data.literals import wanted_records
 from gemsbench.data.queries import add_queries
-from gemsbench.data.recipe import RawLog, Recipe
+from gemsbench.data.recipe import Card, RawLog, Recipe
 from gemsbench.data.simulation.amazon_files import METADATA, REVIEWS, write_amazon
 from gemsbench.data.simulation.world import WorldSettings
 from gemsbench.errors import InputError
@@ -32,7 +32,15 @@ _REVIEW_COLUMNS = {
     "overall": pl.Float32(),
     "unixReviewTime": pl.Int64(),
 }
+METADATA_PATTERN = "meta_*.json.gz"
 _LATEST = 4_102_444_800  # the year 2100 in seconds; a larger time is in milliseconds
+ITEM_COLUMNS = {
+    "raw_id": pl.String(),
+    "title": pl.String(),
+    "description": pl.String(),
+    "brand": pl.String(),
+    "category_paths": pl.List(pl.List(pl.String)),
+}
 _ID = r"^[A-Za-z0-9_#-]+$"  # "#oc-R1..." is a customer too
 _VALID = (
     pl.col("reviewerID").str.contains(_ID)
@@ -59,11 +67,39 @@ def load(folder: Path, settings: AmazonSettings) -> RawLog:
 
     Raises InputError when a file is missing, damaged, or has more than 0.1 % malformed lines.
     """
-    review_check = LineCheck(_only_file(folder, "reviews_*.json.gz"))
-    reviews = _read_reviews(review_check)
+    reviews, review_check = read_reviews(folder)
+    kept, counts = core_purchases(reviews, review_check)
+    items, meta_check, item_counts = read_items(folder, kept["item"])
+    listed = (*review_check.listed, *meta_check.listed)
+    malformed = review_check.malformed + meta_check.malformed
+    return RawLog(purchase_events(kept), items, counts | item_counts, listed, malformed)
+
+
+def read_reviews(folder: Path, pattern: str = "reviews_*.json.gz") -> tuple[pl.DataFrame, LineCheck]:
+    """Every well-formed review of the folder's one file named like pattern, in the order of the file.
+
+    Columns: user, item (str), rating (float32), timestamp (int64 s). Raises InputError as `load` does.
+    """
+    check = LineCheck(only_file(folder, pattern))
+    return _read_reviews(check), check
+
+
+def read_items(folder: Path, wanted: pl.Series) -> tuple[pl.DataFrame, LineCheck, dict[str, int]]:
+    """What meta_*.json.gz of folder says of the wanted products: RawLog.items sorted by raw_id, and their counts.
+
+    wanted: product ids (str), repeated or not; one without a metadata line gets empty fields. Raises as `load` does.
+    """
+    check = LineCheck(only_file(folder, METADATA_PATTERN))
+    counts: dict[str, int] = {}
+    items = _read_items(wanted.unique().sort(), check, counts)
+    return items, check, counts
+
+
+def core_purchases(reviews: pl.DataFrame, check: LineCheck) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The first review of each product by each user, cut to the 5-core, and the counts of both steps."""
     counts = {
-        "review_lines": review_check.lines,
-        "malformed_review_lines": review_check.malformed,
+        "review_lines": check.lines,
+        "malformed_review_lines": check.malformed,
         "users_in_reviews": reviews["user"].n_unique(),
         "items_in_reviews": reviews["item"].n_unique(),
     }
@@ -77,13 +113,11 @@ def load(folder: Path, settings: AmazonSettings) -> RawLog:
         "items": kept["item"].n_unique(),
         "purchases": kept.height,
     }
-    meta_check = LineCheck(_only_file(folder, "meta_*.json.gz"))
-    items = _read_items(kept["item"].unique().sort(), meta_check, counts)
-    listed = (*review_check.listed, *meta_check.listed)
-    return RawLog(_events(kept), items, counts, listed, review_check.malformed + meta_check.malformed)
+    return kept, counts
 
 
-def _only_file(folder: Path, pattern: str) -> Path:
+def only_file(folder: Path, pattern: str) -> Path:
+    """The one file of folder that is named like pattern; raises InputError when there is none, or several."""
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
@@ -93,32 +127,32 @@ def _only_file(folder: Path, pattern: str) -> Path:
 
 def _read_reviews(check: LineCheck) -> pl.DataFrame:
     chunks = line_chunks(check.path, check)
-    parts = [_sound_reviews(first, chunk.rstrip(b"\n").split(b"\n"), check) for first, chunk in chunks]
+    parts = [_sound_reviews(first, chunk, check) for first, chunk in chunks]
     check.judged = check.lines
     check.finish()
     names = {"reviewerID": "user", "asin": "item", "overall": "rating", "unixReviewTime": "timestamp"}
     return pl.concat(parts).rename(names)
 
 
-def _sound_reviews(first: int, lines: Sequence[bytes], check: LineCheck) -> pl.DataFrame:
+def _sound_reviews(first: int, lines: bytes, check: LineCheck) -> pl.DataFrame:
     """All lines at once; where one is malformed each half by itself, so that its neighbours do not matter."""
     try:
-        table = pl.read_ndjson(io.BytesIO(b"\n".join(lines)), schema=_REVIEW_COLUMNS)
+        table = pl.read_ndjson(io.BytesIO(lines), schema=_REVIEW_COLUMNS)
     except pl.exceptions.PolarsError:
         reason = "not a JSON object with values of the published types"
     else:
         if table.select(_VALID.fill_null(False).all()).item():
             return table
         reason = "user, product, rating or time is missing or out of range"
-    if len(lines) == 1:
+    parts = halves(first, lines)
+    if parts is None:
         check.skip(first, reason)
         return pl.DataFrame(schema=_REVIEW_COLUMNS)
-    half = len(lines) // 2
-    halves = ((first, lines[:half]), (first + half, lines[half:]))
-    return pl.concat([_sound_reviews(start, part, check) for start, part in halves])
+    return pl.concat([_sound_reviews(start, part, check) for start, part in parts])
 
 
-def _events(purchases: pl.DataFrame) -> pl.DataFrame:
+def purchase_events(purchases: pl.DataFrame) -> pl.DataFrame:
+    """RawLog.events of purchases (user, item, timestamp, rating): each a recommendation event and a pair of its own."""
     return purchases.select(
         "user",
         "item",
@@ -134,7 +168,14 @@ def _events(purchases: pl.DataFrame) -> pl.DataFrame:
 
 
 def _read_items(wanted: pl.Series, check: LineCheck, counts: dict[str, int]) -> pl.DataFrame:
-    described = _item_table(wanted_records(check.path, wanted, check))
+    described = item_table(wanted_records(check.path, wanted, check))
+    return finished_items(wanted, described, check, counts)
+
+
+def finished_items(
+    wanted: pl.Series, described: pl.DataFrame, check: LineCheck, counts: dict[str, int]
+) -> pl.DataFrame:
+    """RawLog.items in the order of wanted, from what was read of them (ITEM_COLUMNS); counts is added to."""
     check.finish()
     items = wanted.alias("raw_id").to_frame().join(described, on="raw_id", how="left", maintain_order="left")
     no_paths = pl.lit([], dtype=pl.List(pl.List(pl.String)))
@@ -156,22 +197,16 @@ def _read_items(wanted: pl.Series, check: LineCheck, counts: dict[str, int]) -> 
     return items.select(columns)
 
 
-def _item_table(records: Iterator[Mapping[str, Any]]) -> pl.DataFrame:
+def item_table(records: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+    """ITEM_COLUMNS of metadata records, texts as they are in the file."""
     rows = [
-        (r["asin"], _text(r.get("title")), _text(r.get("description")), _text(r.get("brand")), _paths(r))
+        (r["asin"], text_field(r.get("title")), text_field(r.get("description")), text_field(r.get("brand")), _paths(r))
         for r in records
     ]
-    schema = {
-        "raw_id": pl.String(),
-        "title": pl.String(),
-        "description": pl.String(),
-        "brand": pl.String(),
-        "category_paths": pl.List(pl.List(pl.String)),
-    }
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(rows, schema=ITEM_COLUMNS, orient="row")
 
 
-def _text(value: object) -> str:
+def text_field(value: object) -> str:
     """A text field; the few that are lists are joined, anything else counts as missing."""
     if isinstance(value, list | tuple):
         value = " ".join(part for part in value if isinstance(part, str))
@@ -211,4 +246,16 @@ SIMULATED = Recipe(
     simulate=simulate,
     simulated_files=(REVIEWS, METADATA),
     k_core=K_CORE,
+    card=Card(
+        about="Purchases that a program made up: people with a few favourite topics, products with skewed popularity, "
+        "written as files of the release of 2014 with its oddities (missing fields, several category paths, entities).",
+        cut=(
+            "As electronics-2014: first review of each product, 5-core, searches made from category paths, the last "
+            "purchase test and the last but one validation, histories strictly earlier.",
+        ),
+        flaws=(
+            "Tastes, texts and dates follow simple rules; no number on it says anything about real people.",
+            "Nobody typed the queries: they are category names.",
+        ),
+    ),
 )

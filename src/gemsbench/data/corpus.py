@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gemsbench.data.recipe import RawFile
 from gemsbench.errors import InputError
 
 
@@ -21,7 +20,7 @@ class Corpus:
     load: Callable[[Path, Any], list[str]]  # (folder of raw files, settings) -> documents; lines end paragraphs
     licence: str
     citation: str
-    raw_files: tuple[RawFile, ...] = ()  # pinned; empty for simulated text
+    sources: tuple[str, ...] = ()  # of SOURCES in data/sources.py, the raw files; empty for simulated text
     simulate: Callable[[Path, Any, int], None] | None = None  # (folder, settings, seed): writes the raw files
     simulated_files: tuple[str, ...] = ()  # what `simulate` writes, below data/simulated/<corpus>/
     sample: Callable[[Path, Any, int], None] | None = None  # (folder, settings, seed): downloads and writes a part
@@ -29,8 +28,8 @@ class Corpus:
 
     def __post_init__(self) -> None:
         """Raise ValueError unless the text is pinned, simulated or sampled."""
-        if [bool(self.raw_files), self.simulate is not None, self.sample is not None].count(True) != 1:
-            raise ValueError(f"corpus '{self.name}': give one of raw_files, simulate and sample.")
+        if [bool(self.sources), self.simulate is not None, self.sample is not None].count(True) != 1:
+            raise ValueError(f"corpus '{self.name}': give one of sources, simulate and sample.")
 
 
 def read_text(path: Path) -> str:

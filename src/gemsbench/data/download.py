@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import http.client
+import shutil
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,8 @@ from rich.progress import (
 
 from gemsbench.errors import InputError
 
-ATTEMPTS = 4
+ATTEMPTS = 4  # in a row that bring less than PROGRESS, per address
+PROGRESS = 1 << 20  # bytes
 BACKOFF_S = 1.0  # doubled after each failed attempt
 TIMEOUT_S = 60.0
 _CHUNK = 1 << 18
@@ -31,40 +34,74 @@ _HTML = (b"<!doctype html", b"<html")
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
+class FullDiskError(InputError):
+    """There is no room for the file; no other address helps."""
+
+
 class _CutOffError(Exception):
     """The connection failed or ended early; another attempt may continue."""
 
 
-@dataclass(frozen=True)
+class _RefusedError(Exception):
+    """One address does not have the file; another one may."""
+
+
+@dataclass
 class _Transfer:
-    url: str
     part: Path
-    by_hand: str  # what to do when the network does not help
+    size: int  # of the whole file, as published; 0 unknown
+    progress: Progress
+    task: TaskID
+    total: int = 0  # of the whole file, as the server said from which the part came; 0 unknown
+
+    @property
+    def have(self) -> int:
+        """Bytes of the part."""
+        return self.part.stat().st_size if self.part.is_file() else 0
 
 
-def download(url: str, target: Path, *, by_hand: str, quiet: bool = False) -> None:
-    """Write the content behind url to target, continuing target's .part file when the server allows it.
+def download(
+    addresses: Sequence[str],
+    target: Path,
+    *,
+    accept: Callable[[str], None],
+    size: int = 0,
+    by_hand: str,
+    quiet: bool = False,
+) -> None:
+    """Write the content behind the first address that has it to target.
 
-    by_hand ends the messages: where the user may put the file. Raises InputError when there is no connection, the
-    server refuses, a web page comes instead of a file, the content stays cut off, or the disk is full; a .part file
-    that can be continued is kept and named, nothing else is.
+    addresses: of the same bytes; each gets ATTEMPTS, and attempts that bring PROGRESS or more do not count. accept:
+    called with the address when target is whole; an InputError of it means that the content is wrong, and the next
+    address is tried. size: bytes, 0 unknown; a server that offers another number is refused before anything is stored.
+    by_hand ends the messages: where the user may put the file.
+
+    target's .part file is continued where the server allows it: also at another address and in a later process, when
+    the server's total is `size`, or is the total that the part began with; a part begun by an earlier process is
+    continued unseen where the size is unknown, and then `accept` must tell. Raises InputError when no address gives
+    the file (no connection, refused, a web page, another size, cut off, wrong content), FullDiskError when there is no
+    room; a .part file that can be continued is kept and named, nothing else is.
     """
-    transfer = _Transfer(url, target.with_name(target.name + ".part"), by_hand)
+    part = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
-    problem = ""
+    problems = []
     with _progress(quiet) as progress:
-        task = progress.add_task(target.name, total=None)
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(BACKOFF_S * 2 ** (attempt - 1))
+        transfer = _Transfer(part, size, progress, progress.add_task(target.name, total=size or None))
+        for url in addresses:
             try:
-                _attempt(transfer, progress, task)
-            except _CutOffError as cut:
-                problem = str(cut)
-                continue
-            transfer.part.replace(target)
-            return
-    raise InputError(f"{url}: {problem} ({ATTEMPTS} attempts). {_left(transfer.part)}{by_hand}")
+                _from_address(transfer, url)
+                part.replace(target)
+                accept(url)
+                return
+            except _RefusedError as error:
+                problems.append(f"{url}: {error}.")
+            except FullDiskError:
+                raise
+            except InputError as error:
+                target.unlink(missing_ok=True)
+                problems.append(str(error))
+    which = f"None of the {len(problems)} addresses gave the file. " if len(problems) > 1 else ""
+    raise InputError(f"{which}{' '.join(problems)} {_left(part)}{by_hand}")
 
 
 def _progress(quiet: bool) -> Progress:
@@ -87,14 +124,32 @@ def _left(part: Path) -> str:
     return f"{part.stat().st_size} bytes are kept in {part}: run the same command again to continue. "
 
 
-def _attempt(transfer: _Transfer, progress: Progress, task: TaskID) -> None:
-    have = transfer.part.stat().st_size if transfer.part.is_file() else 0
-    request = urllib.request.Request(transfer.url, headers={"User-Agent": "gemsbench", "Accept-Encoding": "identity"})
+def _from_address(transfer: _Transfer, url: str) -> None:
+    """Complete the part; raises _RefusedError, FullDiskError."""
+    failed = 0
+    while True:
+        before = transfer.have
+        try:
+            return _attempt(transfer, url)
+        except _CutOffError as cut:
+            failed = failed + 1 if transfer.have - before < PROGRESS else 1
+            if failed == ATTEMPTS:
+                raise _RefusedError(f"{cut} ({ATTEMPTS} attempts)") from cut
+        time.sleep(BACKOFF_S * 2 ** (failed - 1))
+
+
+def _attempt(transfer: _Transfer, url: str) -> None:
+    if transfer.size and transfer.have > transfer.size:
+        transfer.part.unlink()
+    have = transfer.have
+    if have and have == transfer.size:
+        return
+    request = urllib.request.Request(url, headers={"User-Agent": "gemsbench", "Accept-Encoding": "identity"})
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-            _receive(transfer, response, have, progress, task)
+            _receive(transfer, response, have)
     except urllib.error.HTTPError as error:
         _refused(transfer, error, have)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
@@ -104,48 +159,84 @@ def _attempt(transfer: _Transfer, progress: Progress, task: TaskID) -> None:
 def _refused(transfer: _Transfer, error: urllib.error.HTTPError, have: int) -> None:
     if error.code == 416:  # nothing after what we have: complete, or longer than the file
         total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
-        if total == str(have):
+        if total == str(have) and transfer.size in (0, have):
             return
+        if transfer.size:
+            raise _RefusedError(_other_size(transfer.size, int(total) if total.isdigit() else 0)) from error
         transfer.part.unlink(missing_ok=True)
         raise _CutOffError("the kept part did not fit the file") from error
     if error.code in _RETRIED:
         raise _CutOffError(f"the server answered {error.code} {error.reason}") from error
-    raise InputError(f"{transfer.url}: the server answered {error.code} {error.reason}. {transfer.by_hand}") from error
+    raise _RefusedError(f"the server answered {error.code} {error.reason}") from error
 
 
-def _receive(
-    transfer: _Transfer, response: http.client.HTTPResponse, have: int, progress: Progress, task: TaskID
-) -> None:
+def _other_size(expected: int, offered: int) -> str:
+    return f"expected {expected:,} bytes, the server offers {offered:,}"
+
+
+def _receive(transfer: _Transfer, response: http.client.HTTPResponse, have: int) -> None:
     resumed = response.status == 206
     start = have if resumed else 0
-    length = response.headers.get("Content-Length")
-    total = start + int(length) if length is not None else None
-    progress.update(task, total=total, completed=start)
+    total = _total(response, start)
     chunk = _read(response)
     page = response.headers.get_content_type() in ("text/html", "application/xhtml+xml")
     if page or (not start and chunk.lstrip()[:14].lower().startswith(_HTML)):
-        transfer.part.unlink(missing_ok=True)
-        raise InputError(
-            f"{transfer.url}: a web page came instead of the file (a login, a consent or an error page). "
-            f"Open the address in a browser to see it. {transfer.by_hand}"
+        raise _RefusedError(
+            "a web page came instead of the file (a login, a consent or an error page). "
+            "Open the address in a browser to see it"
         )
+    if transfer.size and total and total != transfer.size:
+        raise _RefusedError(_other_size(transfer.size, total))
+    if resumed and transfer.total and total and total != transfer.total:
+        problem = f"the kept part is of a file of {transfer.total:,} bytes, the server offers {total:,}"
+        transfer.part.unlink()
+        transfer.total = 0
+        raise _CutOffError(problem)
+    transfer.total = total
+    _require_room(transfer, total or transfer.size, have)
+    transfer.progress.update(transfer.task, total=total or transfer.size or None, completed=start)
+    received = _store(transfer, response, chunk, start)
+    if received < (total or transfer.size):
+        raise _CutOffError(f"cut off after {received} of {total or transfer.size} bytes")
+
+
+def _total(response: http.client.HTTPResponse, start: int) -> int:
+    """Bytes of the whole file, as the server says; 0 unknown."""
+    stated = (response.headers.get("Content-Range") or "").rpartition("/")[2]
+    length = response.headers.get("Content-Length") or ""
+    if stated.isdigit():
+        return int(stated)
+    return start + int(length) if length.isdigit() else 0
+
+
+def _require_room(transfer: _Transfer, total: int, have: int) -> None:
+    folder = transfer.part.parent.resolve()
+    free = shutil.disk_usage(folder).free
+    if total - have > free:
+        raise FullDiskError(
+            f"{transfer.part}: {total - have:,} bytes are still to come, and {free:,} are free on the disk that holds "
+            f"{folder}. Free space there and run the same command again. {_left(transfer.part)}"
+        )
+
+
+def _store(transfer: _Transfer, response: http.client.HTTPResponse, chunk: bytes, start: int) -> int:
+    """Append what comes to the part, or begin it anew (start 0); return its length."""
     received = start
     try:
-        with transfer.part.open("ab" if resumed else "wb") as handle:
+        with transfer.part.open("ab" if start else "wb") as handle:
             while chunk:
                 handle.write(chunk)
                 received += len(chunk)
-                progress.update(task, completed=received)
+                transfer.progress.update(transfer.task, completed=received)
                 chunk = _read(response)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise InputError(
+        raise FullDiskError(
             f"{transfer.part}: the disk is full. Free space on the disk that holds {transfer.part.parent.resolve()}. "
             f"{_left(transfer.part)}"
         ) from error
-    if total is not None and received < total:
-        raise _CutOffError(f"cut off after {received} of {total} bytes")
+    return received
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
@@ -153,5 +244,5 @@ def _read(response: http.client.HTTPResponse) -> bytes:
         return response.read(_CHUNK)
     except http.client.IncompleteRead as error:
         return error.partial
-    except (TimeoutError, ConnectionError) as error:
+    except OSError as error:  # of the connection or its encryption
         raise _CutOffError(f"the connection broke ({error})") from error

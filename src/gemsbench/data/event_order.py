@@ -28,14 +28,29 @@ def with_order(events: pl.DataFrame, time_kind: Mapping[str, str]) -> pl.DataFra
         time_kind=pl.when(timed).then(kind).otherwise(pl.lit("none")).cast(schema.TIME_KIND),
         order_key=_order_key(events, max(RESOLUTION[name] for name in time_kind.values())),
     )
-    # Every event has its own place: raw queries and pairs only break what hashes leave equal.
-    events = events.sort("user_id", "order_key", "position", "draw", "item_id", "task", "query_id", "pair", "rating")
+    events = _sorted(events)
     number = pl.int_range(pl.len(), dtype=pl.Int64)
     events = events.with_columns(event_id=number, seq=pl.int_range(pl.len(), dtype=pl.Int32).over("user_id"))
     return events.with_columns(
-        pair_id=pl.col("event_id").min().over("user_id", "pair"),
-        group_id=pl.when(pl.col("group") == "").then(-1).otherwise(pl.col("event_id").min().over("user_id", "group")),
+        pair_id=_first_event(events, "pair"),
+        group_id=pl.when(pl.col("group") == "").then(-1).otherwise(_first_event(events, "group")),
     ).pipe(schema.conform, _COLUMNS, "interactions")
+
+
+def _sorted(events: pl.DataFrame) -> pl.DataFrame:
+    """Every event has its own place: pairs and ratings, slow to sort by, only break what hashes leave equal."""
+    keys = ["user_id", "order_key", "position", "draw", "item_id", "task", "query_id"]
+    ordered = events.sort(keys)
+    if ordered.select(pl.all_horizontal(pl.col(key) == pl.col(key).shift(1) for key in keys).any()).item():
+        ordered = events.sort(*keys, "pair", "rating")
+    return ordered
+
+
+def _first_event(events: pl.DataFrame, key: str) -> pl.Series:
+    """The smallest event_id of each event's user and key (text)."""
+    if (events[key] == "").all():
+        key = "user_id"  # one group per user, which takes no hashing of millions of texts
+    return events.select(pl.col("event_id").min().over(*dict.fromkeys(("user_id", key)))).to_series()
 
 
 def _order_key(events: pl.DataFrame, resolution: int) -> pl.Expr:

@@ -10,13 +10,12 @@ import polars as pl
 from gemsbench.data.item_text import UNKNOWN_ITEM, clean_text, compose
 from gemsbench.data.kcore import k_core
 from gemsbench.data.queries import add_queries
-from gemsbench.data.recipe import RawFile, RawLog, Recipe
+from gemsbench.data.recipe import Card, RawLog, Recipe
 from gemsbench.errors import InputError
 
 K_CORE = 5
 _TRANSACTIONS = ("household_id", "basket_id", "product_id", "transaction_timestamp")
 _PRODUCTS = ("product_id", "department", "brand", "product_category", "product_type", "package_size")
-_COMMIT = "5b5d06192b9856edd04e4d405787af2f2e4a1fef"
 
 
 @dataclass(frozen=True)
@@ -102,11 +101,6 @@ def _items(sold: pl.DataFrame, products: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _raw(name: str, sha256: str, size: int) -> RawFile:
-    url = f"https://raw.githubusercontent.com/bradleyboehmke/completejourney/{_COMMIT}/data/{name}"
-    return RawFile(name, sha256, size, url, mirror=f"completejourney/{name}")
-
-
 RECIPE = Recipe(
     name="journey-small",
     title="The Complete Journey",
@@ -116,10 +110,7 @@ RECIPE = Recipe(
     time_kind={"rec": "exact", "src": "exact"},
     licence="CC0 (R package completejourney); the 84.51 source files carry their own terms",
     citation="84.51, The Complete Journey 2.0, as shipped by the R package completejourney 1.1.1",
-    raw_files=(
-        _raw("products.rda", "a80c6df33623b4af296ae9f317a6647e369db7e8ce7e7baed0e1bf44b9d979e5", 869_019),
-        _raw("transactions_sample.rda", "3abc5ec5a86c25913564a22314ea9ad2ab98160ebe77ee99672e0378929f0a03", 1_158_897),
-    ),
+    sources=("journey-small",),
     pins={
         "raw transactions": 75_000,
         "raw households": 2_377,
@@ -132,4 +123,27 @@ RECIPE = Recipe(
     },
     k_core=K_CORE,
     min_shares={"title": 0.99, "category_paths": 0.99},
+    card=Card(
+        about="A sample of the grocery purchases of 2,377 households in 2017, with departments, categories, product "
+        "types and package sizes. Real purchases; the searches are made from them.",
+        cut=(
+            "Of repeated purchases of a product by a household the first counts.",
+            "Households and products with fewer than five purchases are taken out until none is left (5-core).",
+            "A query is department and product category: letters only, lower case, stop words dropped, the last of "
+            "repeated words kept. Every purchase whose product has a query gets a search twin with it.",
+            "The text of a product is its type, package size and brand, without what makes the query.",
+            "A household's last purchase is test, the last but one validation, in both tasks; a seeded hash orders "
+            "what was bought at the same second.",
+            "A history holds what was bought strictly earlier, never the target's own product; a purchase and its "
+            "search are one entry.",
+        ),
+        flaws=(
+            "Nobody typed these queries: a search is a copy of a purchase.",
+            "There are no product names: only 1,850 distinct texts for 3,299 products, so methods that read text "
+            "cannot tell many of them apart.",
+            "45 % of the purchases share their second with another one of the same basket; neither is in the history "
+            "of the other.",
+            "The clock of the shops is read as UTC.",
+        ),
+    ),
 )

@@ -9,12 +9,11 @@ import polars as pl
 
 from gemsbench.data.delimited import INTEGER, read_delimited
 from gemsbench.data.item_text import clean_text
-from gemsbench.data.recipe import RawFile, RawLog, Recipe
+from gemsbench.data.recipe import Card, RawLog, Recipe
 
 FIRST_YEAR = 2005  # five assignments carry impossible earlier dates
 MIN_ITEM_EVENTS = 5  # (user, artist) pairs over both tasks
 MIN_USER_EVENTS = 3  # pairs per task: leave-one-out needs train, valid and test
-_URL = "https://files.grouplens.org/datasets/hetrec2011/hetrec2011-lastfm-2k.zip"
 
 
 @dataclass(frozen=True)
@@ -102,10 +101,6 @@ def _items(artists: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _raw(name: str, sha256: str, size: int) -> RawFile:
-    return RawFile(name, sha256, size, _URL, name, f"hetrec-lastfm-2k/{name}.gz")
-
-
 RECIPE = Recipe(
     name="lastfm-small",
     title="Last.fm HetRec 2011",
@@ -115,12 +110,7 @@ RECIPE = Recipe(
     time_kind={"rec": "none", "src": "month"},
     licence="non-commercial use (HetRec 2011 readme)",
     citation="Cantador, Brusilovsky and Kuflik, HetRec workshop at RecSys 2011",
-    raw_files=(
-        _raw("artists.dat", "c173881362c6b28551368fecb3c0be5a6a30a6cd859e1f5775413dfe46d48648", 1_925_879),
-        _raw("tags.dat", "778bcb1f925a41dfa60886e3de442673fd1f85fbea338477fe1d2edaab3ff289", 222_537),
-        _raw("user_artists.dat", "254272fa721c3935e8be286d28c051b206844307128698ab4eaa41d483379416", 1_203_620),
-        _raw("user_taggedartists.dat", "c4a9ffae9ab47a9f9b2f0678ab1f7e5c1db4ca818837d8cddd1f5699c5bbf048", 4_180_216),
-    ),
+    sources=("lastfm-small",),
     pins={
         "raw artists": 17_632,
         "raw tags": 11_946,
@@ -132,4 +122,24 @@ RECIPE = Recipe(
         "tagged (user, artist) kept": 59_184,
     },
     min_shares={"title": 1.0},
+    card=Card(
+        about="Artists that 1,892 users of Last.fm listened to, and the free-text tags they gave to artists, up to "
+        "2011. Listening stands for the recommendation, a tag for a search that leads to the tagged artist.",
+        cut=(
+            "Tag assignments before 2005 and of unknown artists are dropped.",
+            "Artists with fewer than five users over both behaviours and users with fewer than three artists in either "
+            "are taken out until none is left.",
+            "Of several tags of a user for one artist one is drawn by a seeded hash.",
+            "Per user and task the last event is test, the last but one validation; what is held out in one task is "
+            "taken out of the training of the other.",
+            "A history holds what is earlier, never the target artist.",
+        ),
+        flaws=(
+            "Listening has no time: its events get one drawn by a seeded hash, so that no order can be learned.",
+            "Tags have the month only.",
+            "Tagging is not searching: some tags are personal marks, and few describe one artist.",
+            "The only text of an artist is the name.",
+            "29 % of the tagged artists were also listened to by the same user.",
+        ),
+    ),
 )

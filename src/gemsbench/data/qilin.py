@@ -1,52 +1,24 @@
-"""Searches and recommendations of Qilin (arXiv 2503.00501): nested parquet, one file (or its shards) per hub config.
+"""Searches and recommendations of Qilin (arXiv 2503.00501) under our rules: distinct notes, one click is one event.
 
-One click is one event. The official partition into train and test is by request and not used: the four tables of
-requests are read as one log. A user needs three requests with a click in both tasks. The catalogue is the clicked
-notes.
+The population is the one of the released code of arXiv 2601.09496 (qilin_population.py), a note being one note wherever
+it stands. The official partition into train and test is by request and not used: the four tables of requests are read
+as one log. The catalogue is every note left in a list of results or of recent clicks, clicked or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from gemsbench.data.item_text import clean_text, compose
-from gemsbench.data.recipe import RawLog, Recipe
+from gemsbench.data.qilin_population import Population, population
+from gemsbench.data.qilin_tables import TABLES, read_notes, read_requests
+from gemsbench.data.recipe import Card, RawLog, Recipe
 from gemsbench.data.simulation.qilin_files import write_qilin
 from gemsbench.data.simulation.request_world import RequestWorldSettings
-from gemsbench.errors import InputError
 
-
-@dataclass(frozen=True)
-class _RequestTable:
-    """Names of the columns of one request table."""
-
-    config: str
-    task: str
-    request: str
-    results: str  # list of structs: note_idx, position, click, the timestamp below, and more
-    timestamp: str
-    query: str | None  # the query column of recommendation tables is undocumented and not read
-
-
-_TABLES = (
-    *(
-        _RequestTable(config, "src", "search_idx", "search_result_details_with_idx", "search_timestamp", "query")
-        for config in ("search_train", "search_test")
-    ),
-    *(
-        _RequestTable(config, "rec", "request_idx", "rec_result_details_with_idx", "request_timestamp", None)
-        for config in ("recommendation_train", "recommendation_test")
-    ),
-)
-_NOTE_COLUMNS = ("note_idx", "note_title", "note_content")
-# With a click, per user and task: train, validation, test. The released code of arXiv 2601.09496 has 3, clicked or not.
-MIN_REQUESTS = 3
-_SPACE = r"[\p{Cc}\s]+"
+_MILLISECONDS = 100_000_000_000  # seconds above this are past the year 5138
 
 
 @dataclass(frozen=True)
@@ -63,178 +35,80 @@ class SimulatedQilinSettings(QilinSettings):
 
 def load(folder: Path, settings: QilinSettings) -> RawLog:
     """Read the four request tables and the notes of folder; raises InputError naming a missing file or column."""
-    shown = pl.concat([_users_of_requests(folder, table) for table in _TABLES])
-    clicks = pl.concat([_clicks(folder, table) for table in _TABLES])
-    counts = {
-        "search_requests": shown.filter(pl.col("task") == "src").height,
-        "recommendation_requests": shown.filter(pl.col("task") == "rec").height,
-        "users_in_requests": shown["user"].n_unique(),
-        f"users_with_{MIN_REQUESTS}_requests_in_both": _busy(shown, pl.len(), MIN_REQUESTS).len(),
-        "search_clicks": clicks.filter(pl.col("task") == "src").height,
-        "recommendation_clicks": clicks.filter(pl.col("task") == "rec").height,
+    kept = population(read_requests(folder), typed=False)
+    counts = dict(kept.counts)
+    clicks = clicked_notes(kept)
+    counts |= {
+        "search clicks": clicks.filter(pl.col("task") == "src").height,
+        "recommendation clicks": clicks.filter(pl.col("task") == "rec").height,
+        "clicks timed in milliseconds (divided)": clicks.filter("milliseconds").height,
     }
     timed = clicks.filter(pl.col("timestamp").is_not_null() & ((pl.col("task") == "rec") | (pl.col("query") != "")))
-    distinct = timed.sort("user", "task", "timestamp", "group", "position", "item").unique(
-        ["user", "task", "item", "query"], keep="first", maintain_order=True
+    distinct = timed.sort("user", "task", "timestamp", "row", "position", "note").unique(
+        ["user", "task", "note", "query"], keep="first", maintain_order=True
     )
-    users = _busy(distinct, pl.col("group").n_unique(), MIN_REQUESTS)
-    kept = distinct.filter(pl.col("user").is_in(users.implode()))
     counts |= {
-        "clicks_without_time_or_query": clicks.height - timed.height,
-        "repeated_clicks": timed.height - distinct.height,
-        "users": users.len(),
-        "search_events": kept.filter(pl.col("task") == "src").height,
-        "recommendation_events": kept.filter(pl.col("task") == "rec").height,
-        "queries": kept.filter(pl.col("task") == "src")["query"].n_unique(),
+        "clicks without time or query (dropped)": clicks.height - timed.height,
+        "repeated clicks (dropped)": timed.height - distinct.height,
+        "users with an event": distinct["user"].n_unique(),
+        "search events": distinct.filter(pl.col("task") == "src").height,
+        "recommendation events": distinct.filter(pl.col("task") == "rec").height,
+        "queries": distinct.filter(pl.col("task") == "src")["query"].n_unique(),
     }
-    items = _read_notes(folder, kept["item"].unique().sort(), counts)
-    return RawLog(_events(kept), items, counts)
+    items, found = read_notes(folder, pl.concat([kept.shown["note"], kept.recent["note"]]).unique().sort())
+    return RawLog(_events(distinct), items, counts | found)
 
 
-def _files(folder: Path, config: str, columns: Sequence[str]) -> list[Path]:
-    """The parquet files of a config, in order, after a look at their columns."""
-    files = sorted([*folder.glob(f"{config}.parquet"), *folder.glob(f"{config}-*.parquet")])
-    if not files:
-        raise InputError(f"{folder}: no {config}.parquet (or its shards {config}-*.parquet). Download that config.")
-    for file in files:
-        with _readable(file):
-            known = pl.read_parquet_schema(file)
-        _require(columns, known, str(file))
-    return files
+def clicked_notes(kept: Population) -> pl.DataFrame:
+    """One row per clicked note of a request, a note shown twice in it once: user, task, note, query, timestamp, ...
 
-
-@contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    """Turn what polars raises for a damaged file, a panic in its decoder included, into an InputError naming it."""
-    try:
-        yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise InputError(f"{file}: not a readable parquet file ({error}). Download it again.") from error
-
-
-def _collected(file: Path, frame: pl.LazyFrame) -> pl.DataFrame:
-    """The rows of a query over one file; the streaming engine keeps what is filtered out from memory."""
-    with _readable(file):
-        return frame.collect(engine="streaming")
-
-
-def _require(names: Sequence[str], known: Collection[str], where: str) -> None:
-    missing = [name for name in names if name not in known]
-    if missing:
-        raise InputError(f"{where}: missing column {', '.join(missing)}. It has: {', '.join(known)}.")
-
-
-def _users_of_requests(folder: Path, table: _RequestTable) -> pl.DataFrame:
-    user = pl.col("user_idx").cast(pl.String).alias("user")
-    files = _files(folder, table.config, ["user_idx"])
-    frames = [_collected(file, pl.scan_parquet(file).select(user)) for file in files]
-    return pl.concat(frames).with_columns(pl.lit(table.task).alias("task"))
-
-
-def _busy(requests: pl.DataFrame, count: pl.Expr, at_least: int) -> pl.Series:
-    """Users for whom count is at least `at_least` in both tasks."""
-    enough = requests.group_by("user", "task").agg(count.alias("n")).filter(pl.col("n") >= at_least)
-    return enough.group_by("user").len().filter(pl.col("len") == 2)["user"].sort()
-
-
-def _clicks(folder: Path, table: _RequestTable) -> pl.DataFrame:
-    """One row per clicked note of a request; a note shown twice in it counts once."""
-    columns = ["user_idx", table.request, table.results, *([table.query] if table.query else [])]
-    return pl.concat([_clicks_of(file, table, columns) for file in _files(folder, table.config, columns)])
-
-
-def _clicks_of(file: Path, table: _RequestTable, columns: Sequence[str]) -> pl.DataFrame:
-    requests = pl.scan_parquet(file).select(columns)
-    element = requests.collect_schema()[table.results]
-    fields = element.inner if isinstance(element, pl.List) else None
-    where = f"{file}, elements of {table.results}"
-    if not isinstance(fields, pl.Struct):
-        raise InputError(f"{where}: must be a list of structs, is {element}.")
-    _require(["note_idx", "position", "click", table.timestamp], fields.to_schema(), where)
-    query = pl.col(table.query) if table.query else pl.lit("")
-    one = pl.col(table.results).struct
-    clicked = (
-        requests.with_row_index("row")
-        .explode(table.results, empty_as_null=False, keep_nulls=False)
-        .filter(one.field("click") == 1, one.field("note_idx").is_not_null(), pl.col("user_idx").is_not_null())
-        .select(
-            "row",
-            pl.col("user_idx").cast(pl.String).alias("user"),
-            one.field("note_idx").cast(pl.Int64).cast(pl.String).alias("item"),
-            pl.lit(table.task).alias("task"),
-            query.fill_null("").str.replace_all(_SPACE, " ").str.strip_chars(" ").alias("query"),
-            _seconds(one.field(table.timestamp)).alias("timestamp"),
-            pl.format("{}/{}", pl.lit(table.config), pl.col(table.request)).alias("group"),
-            one.field("position").fill_null(0).cast(pl.Int32).alias("position"),
-        )
+    timestamp: Int64 seconds; milliseconds (bool) tells where it was divided.
+    """
+    clicks = kept.shown.filter("click").sort("row", "position", "place")
+    clicks = clicks.unique(["row", "note"], keep="first", maintain_order=True)
+    time, fine = pl.col("time"), pl.col("time") > _MILLISECONDS
+    seconds = pl.when(fine).then(time / 1_000).otherwise(time)
+    possible = time.is_finite() & (time > 0) & (seconds <= _MILLISECONDS)
+    clicks = clicks.with_columns(
+        timestamp=pl.when(possible).then(seconds.floor()).cast(pl.Int64),
+        milliseconds=(possible & fine).fill_null(False),
     )
-    return (
-        _collected(file, clicked)
-        .sort("row", "position", "timestamp", "query")
-        .unique(["row", "item"], keep="first", maintain_order=True)
-        .drop("row")
-    )
-
-
-def _seconds(time: pl.Expr) -> pl.Expr:
-    """Whole seconds; null for an unknown time (null, NaN, not positive)."""
-    number = time.cast(pl.Float64)
-    return pl.when(number.is_finite() & (number > 0)).then(number.floor()).cast(pl.Int64)
+    return clicks.drop("time").join(kept.requests.drop("time"), on="row", maintain_order="left")
 
 
 def _events(clicks: pl.DataFrame) -> pl.DataFrame:
     return clicks.select(
-        "user",
-        "item",
+        pl.col("user").cast(pl.String),
+        pl.col("note").cast(pl.String).alias("item"),
         "task",
         "query",
         pl.when(pl.col("task") == "src").then(pl.lit("logged")).otherwise(pl.lit("")).alias("query_source"),
         "timestamp",
-        pl.format("{}/{}", "group", "item").alias("pair"),
+        pl.format("{}/{}", "group", "note").alias("pair"),
         "group",
         pl.lit(None, dtype=pl.Float32).alias("rating"),
         "position",
     )
 
 
-def _read_notes(folder: Path, wanted: pl.Series, counts: dict[str, int]) -> pl.DataFrame:
-    """Texts of the wanted notes only; the table holds two million."""
-    is_wanted = pl.col("note_idx").is_in(wanted.cast(pl.Int64).implode())
-    read = [
-        _collected(file, pl.scan_parquet(file).select(_NOTE_COLUMNS).filter(is_wanted))
-        for file in _files(folder, "notes", _NOTE_COLUMNS)
-    ]
-    notes = (
-        pl.concat(read)
-        # Of a note listed twice always the same text, whatever order the reader had.
-        .sort(_NOTE_COLUMNS, nulls_last=True)
-        .unique("note_idx", keep="first", maintain_order=True)
-        .select(
-            pl.col("note_idx").cast(pl.Int64).cast(pl.String).alias("raw_id"),
-            pl.col("note_title").alias("title"),
-            pl.col("note_content").alias("description"),
-        )
-    )
-    items = wanted.alias("raw_id").to_frame().join(notes, on="raw_id", how="left", maintain_order="left")
-    items = items.with_columns(
-        *(clean_text(items[name]) for name in ("title", "description")),
-        pl.lit("").alias("brand"),
-        pl.lit([], dtype=pl.List(pl.List(pl.String))).alias("category_paths"),
-        pl.lit([], dtype=pl.List(pl.String)).alias("queries"),
-    ).with_columns(compose("title", "description"))
-    counts |= {
-        "items": items.height,
-        "items_with_note": notes.height,
-        "items_with_text": items.filter((pl.col("title") != "") | (pl.col("description") != "")).height,
-    }
-    columns = ("raw_id", "title", "description", "brand", "text", "category_paths", "queries")
-    return items.select(columns)
-
-
 def simulate(folder: Path, settings: SimulatedQilinSettings, seed: int) -> None:
     """Write simulated raw files in the format that `load` reads."""
     write_qilin(folder, settings.world, seed)
 
+
+CUT = (
+    "The four request tables are read as one log; the official partition into train and test is by request and not "
+    "used.",
+    "Users with at least three requests, clicked or not, in each of the two tasks are kept.",
+    "At most ten rounds: users with fewer than three requests over both tasks, notes that occur fewer than three times "
+    "in the clicked, shown and recently clicked lists together, and requests without any note left are dropped. A note "
+    "is one note wherever it stands.",
+    "The notes left in any of the three lists are the catalogue, whether or not anybody clicked them.",
+    "One click is one event. Of equal clicks (user, task, note and query) the first is kept; clicks without a time and "
+    "searches without a query are dropped.",
+    "Users without an event of each task are dropped. Per user and task, the last request with a click is the test, "
+    "the one before it the validation; a history holds what is strictly earlier.",
+)
 
 SIMULATED = Recipe(
     name="simulated-qilin",
@@ -246,5 +120,16 @@ SIMULATED = Recipe(
     licence="Apache-2.0 (generated by gemsbench)",
     citation="file format: arXiv 2503.00501",
     simulate=simulate,
-    simulated_files=(*(f"{table.config}.parquet" for table in _TABLES), "notes.parquet"),
+    simulated_files=(*(f"{table.config}.parquet" for table in TABLES), "notes.parquet"),
+    card=Card(
+        about="Invented searches and recommendations of a note-sharing service, drawn from a small world of tastes and "
+        "topics and written in the file format of Qilin. No person and no note in it exists.",
+        cut=CUT,
+        flaws=(
+            "Results on it say how methods behave in this world, not how well they do on real data.",
+            "Almost all text is English of a few hundred words, where Qilin is Chinese.",
+            "Shown notes that nobody clicked are drawn from the same world as clicked ones, so that counts after the "
+            "filters are not those of the real log.",
+        ),
+    ),
 )

@@ -9,17 +9,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-
-@dataclass(frozen=True)
-class RawFile:
-    """One pinned raw file, stored as data/raw/<recipe>/<name>."""
-
-    name: str
-    sha256: str  # of the file as stored (decompressed member where the source is an archive)
-    size: int  # bytes
-    url: str  # public download
-    member: str = ""  # path inside the archive behind url; "" when url is the file itself
-    mirror: str = ""  # path below GEMSBENCH_MIRROR; a trailing .gz is decompressed
+from gemsbench.data.released_log import ReleasedLog
 
 
 @dataclass(frozen=True)
@@ -43,21 +33,42 @@ class RawLog:
 
 
 @dataclass(frozen=True)
+class CaseRules:
+    """Which cases of a recipe are asked and learned from, beyond what holds for every recipe."""
+
+    min_history: int = 0  # events before the target; a purchase and its search are one entry and two events
+    train_share: float = 1.0  # of each user's training cases; the last of them is always kept
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader of the dataset's card is told in words; numbers come from the recipe and its statistics."""
+
+    about: str  # who did what, where, when
+    cut: tuple[str, ...]  # the steps from raw files to cases, in order
+    flaws: tuple[str, ...] = ()  # known ones, of the data and of the recipe
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How one dataset is built; the profile may override the fields of `settings`."""
 
     name: str
     title: str  # as printed in captions
     settings: type  # frozen dataclass with defaults
-    load: Callable[[Path, Any], RawLog]  # (folder of raw files, settings) -> events and items
+    load: Callable[[Path, Any], RawLog | ReleasedLog]  # (folder of the first source, settings) -> events and items
     split_unit: Literal["pair", "task"]  # decision: pair where searches are made from purchases
     time_kind: Mapping[str, str]  # task -> exact | day | month | none
     licence: str
     citation: str
-    raw_files: tuple[RawFile, ...] = ()  # pinned; empty for simulated and own data
+    sources: tuple[str, ...] = ()  # of SOURCES in data/sources.py, the raw files; empty for simulated and own data
     simulate: Callable[[Path, Any, int], None] | None = None  # (folder, settings, seed): writes the raw files
     simulated_files: tuple[str, ...] = ()  # what `simulate` writes, below data/simulated/<recipe>/
     pins: Mapping[str, int] = field(default_factory=dict)  # exact values of RawLog.counts
     both_behaviours: bool = True  # invariant S4: every user has both behaviours in train
     k_core: int = 0  # invariant S5: every user and item has at least this many rec events; 0 is no such promise
     min_shares: Mapping[str, float] = field(default_factory=dict)  # invariant X1: column of items -> least share filled
+    cases: CaseRules = CaseRules()
+    released: bool = False  # True: load returns a ReleasedLog, and none of our rules hold (arXiv 2601.09496's own code)
+    paper_row: str = ""  # the dataset's row in Table 4 of arXiv 2601.09496; "" for none
+    card: Card | None = None

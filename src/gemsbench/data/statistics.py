@@ -8,8 +8,10 @@ from typing import Any
 import polars as pl
 
 from gemsbench.data.invariants import filled
+from gemsbench.data.item_text import UNKNOWN_ITEM
 
 SKIPPED_SHOWN = 20
+_DESCRIPTIONS = ("title", "description", "brand", "category_paths")
 
 
 def table_statistics(
@@ -20,22 +22,27 @@ def table_statistics(
 ) -> dict[str, Any]:
     """Sizes, densities (percent of users x items), shares (0..1) and the funnel of the canonical tables.
 
-    tables: items, queries, users, interactions. counts, skipped, malformed: those of CanonicalTables.
+    tables: items, queries, users, interactions. counts, skipped, malformed: those of CanonicalTables. stages: the keys
+    of the funnel in their order, which a JSON file with sorted keys loses. item_share: of items with a value in the
+    column; text: of those whose text is more than the words for an item without any.
     """
     items, events = tables["items"], tables["interactions"]
     users = tables["users"].height
     inter = {task: int((events["task"] == task).sum()) for task in ("rec", "src")}
     cells = users * items.height
-    shares = items.select(filled(c).mean().fill_null(0.0) for c in ("title", "description", "brand", "category_paths"))
+    has = {column.removesuffix("_paths"): filled(column) for column in _DESCRIPTIONS}
+    has["text"] = filled("text") & (pl.col("text") != UNKNOWN_ITEM)
+    shares = items.select(value.mean().fill_null(0.0).alias(name) for name, value in has.items())
     return {
         "users": users,
         "items": items.height,
         "queries": tables["queries"].height,
         **{f"inter_{task}": number for task, number in inter.items()},
         **{f"density_{task}": 100.0 * number / cells if cells else 0.0 for task, number in inter.items()},
-        "item_share": {column.removesuffix("_paths"): float(shares[column][0]) for column in shares.columns},
+        "item_share": {name: float(shares[name][0]) for name in shares.columns},
         "ties": {task: _tied_share(events.filter(pl.col("task") == task)) for task in ("rec", "src")},
         "funnel": dict(counts or {}),
+        "stages": list(counts or {}),
         "skipped": {"lines": len(skipped) if malformed is None else malformed, "first": list(skipped[:SKIPPED_SHOWN])},
     }
 

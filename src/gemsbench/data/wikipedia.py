@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +22,15 @@ import polars as pl
 
 from gemsbench.data.corpus import Corpus
 from gemsbench.errors import InputError
-from gemsbench.files import read_table, write_table
+from gemsbench.files import read_table, remove, sha256_json, write_table
 from gemsbench.seeds import hash64_many, mix64, stream, stream_seed
 
 DOCUMENTS = "documents.parquet"
 MIRROR = "GEMSBENCH_MIRROR"  # a folder of downloaded things; this one's files lie in wikipedia/<edition>
 REPOSITORY = "wikimedia/wikipedia"
 _COLUMNS = ("id", "text")
+ATTEMPTS = 4  # to read a file, where something has come before
+BACKOFF_S = 5.0  # doubled after each failed attempt
 _ROWS_AT_A_TIME = 2000
 _BLANK_LINES = re.compile(r"\n\s*\n+")
 
@@ -61,16 +64,27 @@ def sample(folder: Path, settings: WikipediaSettings, seed: int) -> None:
     """Write DOCUMENTS (id, text: str; sorted by id) into folder; a function of settings and seed.
 
     Read from $GEMSBENCH_MIRROR/wikipedia/<edition> when that folder exists, else from the hub, whatever HF_HUB_OFFLINE
-    says: this is the job that downloads. Raises InputError without a connection or `datasets`, for a missing file, and
-    when the files hold fewer documents than asked for.
+    says: this is the job that downloads. A file whose stream breaks is read again; what came of the files before it
+    waits in wikipedia.checkpoint beside folder, also for the next call. Raises InputError without a connection or
+    `datasets`, for a missing file, and when the files hold fewer documents than asked for.
     """
-    rows = _smallest(_streamed(_sources(settings, seed)), settings, seed)
+    sources = _sources(settings, seed)
+    waiting = folder.parent / "wikipedia.checkpoint"
+    parts = []
+    for number, source in enumerate(sources):
+        part = waiting / f"{sha256_json([source, seed, settings.documents, settings.min_characters])}.parquet"
+        if not part.is_file():
+            write_table(part, _of_file(sources, number, settings, seed))
+        parts.append(read_table(part))
+    rows = pl.concat(parts).bottom_k(settings.documents, by="key").drop("key")
     if rows.height < settings.documents:
+        remove(waiting)
         raise InputError(
             f"wikipedia: {rows.height} documents of {settings.min_characters} characters or more in "
             f"{settings.read_files} files, {settings.documents} asked for. Raise read_files, or lower documents."
         )
     write_table(folder / DOCUMENTS, rows.sort("id"))
+    remove(waiting)
 
 
 def load(folder: Path, settings: WikipediaSettings) -> list[str]:
@@ -96,8 +110,42 @@ def _sources(settings: WikipediaSettings, seed: int) -> list[str]:
     return [str(mirror / name) for name in names]
 
 
-def _streamed(sources: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """The columns of all sources, some thousand rows at a time."""
+def _of_file(sources: Sequence[str], number: int, settings: WikipediaSettings, seed: int) -> pl.DataFrame:
+    """The wanted rows of one of the files, with their keys; a broken stream begins again, a file without one not."""
+    failed = 0
+    while True:
+        begun = False
+
+        def noticed(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+            nonlocal begun
+            for batch in batches:
+                begun = True
+                yield batch
+
+        try:
+            return _smallest(noticed(_streamed(sources[number])), settings, seed)
+        except _BrokenError as error:
+            failed += 1
+            if failed == ATTEMPTS or not (begun or number or failed > 1):
+                raise _unreadable(sources, number, error) from error
+        time.sleep(BACKOFF_S * 2 ** (failed - 1))
+
+
+class _BrokenError(Exception):
+    """A file cannot be read, or not to its end."""
+
+
+def _unreadable(sources: Sequence[str], number: int, error: Exception) -> InputError:
+    more = f" and {len(sources) - number - 1} more" if number < len(sources) - 1 else ""
+    return InputError(
+        f"{sources[number]}{more}: cannot be read ({error}). Run the same command on a "
+        f"machine with a connection, or set {MIRROR} to a folder that holds wikipedia/<edition>/ with "
+        f"{', '.join(Path(source).name for source in sources)}."
+    )
+
+
+def _streamed(source: str) -> Iterator[pl.DataFrame]:
+    """The columns of a file, some thousand rows at a time; raises _BrokenError when it cannot be read on."""
     try:
         datasets: Any = importlib.import_module("datasets")  # of the extra [methods]
     except ModuleNotFoundError as error:
@@ -107,26 +155,16 @@ def _streamed(sources: Sequence[str]) -> Iterator[pl.DataFrame]:
     with TemporaryDirectory() as cache, online(datasets):
         try:
             rows = datasets.load_dataset(
-                "parquet",
-                data_files=list(sources),
-                split="train",
-                streaming=True,
-                columns=list(_COLUMNS),
-                cache_dir=cache,
+                "parquet", data_files=[source], split="train", streaming=True, columns=list(_COLUMNS), cache_dir=cache
             )
             for batch in rows.iter(batch_size=_ROWS_AT_A_TIME):
                 yield pl.DataFrame({name: batch[name] for name in _COLUMNS}, schema=dict.fromkeys(_COLUMNS, pl.String))
         except Exception as error:  # of the hub's client, its transport, fsspec or pyarrow: there is no common class
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(
-                f"{sources[0]} and {len(sources) - 1} more: cannot be read ({reason}). Run the same command on a "
-                f"machine with a connection, or set {MIRROR} to a folder that holds wikipedia/<edition>/ with "
-                f"{', '.join(Path(source).name for source in sources)}."
-            ) from error
+            raise _BrokenError((str(error).strip() or type(error).__name__).splitlines()[0]) from error
 
 
 def _smallest(batches: Iterator[pl.DataFrame], settings: WikipediaSettings, seed: int) -> pl.DataFrame:
-    """The rows with the smallest keyed hashes of their ids, as many as asked for (fewer where there are fewer)."""
+    """The rows with the smallest keyed hashes of their ids (column key), as many as asked for, or all there are."""
     key = stream_seed(seed, "wikipedia", "documents")
     kept = pl.DataFrame(schema={**dict.fromkeys(_COLUMNS, pl.String), "key": pl.UInt64})
     for batch in batches:
@@ -138,7 +176,7 @@ def _smallest(batches: Iterator[pl.DataFrame], settings: WikipediaSettings, seed
             coming = coming.filter(pl.col("key") < pl.lit(bound, pl.UInt64))
         if coming.height:
             kept = pl.concat([kept, coming]).bottom_k(settings.documents, by="key")
-    return kept.drop("key")
+    return kept
 
 
 @contextmanager

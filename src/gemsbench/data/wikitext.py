@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gemsbench.data.corpus import Corpus, read_text
-from gemsbench.data.recipe import RawFile
 from gemsbench.errors import InputError
 
 TOKENS = {"valid.txt": 213_886, "test.txt": 241_211}  # white-space separated, of the raw files
 GAP = "..."
-_COMMIT = "77f55b912142e11fcfdf5b530231fb9c52f181e8"
-_FOLDER = f"https://raw.githubusercontent.com/pytorch/examples/{_COMMIT}/word_language_model/data/wikitext-2"
 # A title stands alone between blank lines; a formula in the text may look like one, but does not.
 _TITLE = re.compile(r"(?<![^\n]) *\n = ([^=\n].*?) = \n(?= *\n)")
 _EN_DASH = "\u2013"
@@ -76,10 +73,6 @@ def detokenised(line: str) -> str:
     return line
 
 
-def _raw(name: str, sha256: str, size: int) -> RawFile:
-    return RawFile(name, sha256, size, f"{_FOLDER}/{name}", mirror=f"wikitext-2/{name}.gz")
-
-
 CORPUS = Corpus(
     name="wikitext-2",
     title="WikiText-2, validation and test parts",
@@ -87,8 +80,5 @@ CORPUS = Corpus(
     load=load,
     licence="CC BY-SA 3.0 (Wikipedia contributors)",
     citation="Merity et al., Pointer Sentinel Mixture Models, arXiv 1609.07843",
-    raw_files=(
-        _raw("valid.txt", "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8", 1_121_681),
-        _raw("test.txt", "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0", 1_256_449),
-    ),
+    sources=("wikitext-2",),
 )

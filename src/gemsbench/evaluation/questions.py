@@ -81,6 +81,12 @@ def questions_of(table: pl.DataFrame) -> Questions:
     if table["items"].null_count():
         missing = table.filter(pl.col("items").is_null())["case_id"]
         raise InputError(f"{len(missing)} test cases have no candidates, first: {missing[0]}. Prepare the data again.")
+    empty = table.filter(pl.col("positives").list.len() == 0)["case_id"]
+    if len(empty):
+        raise InputError(
+            f"{len(empty)} test cases have no right answer, first: case {empty[0]}: a recipe of released code, whose "
+            "cases with any number of answers are averaged in its own ways (gemsbench.evaluation.eval_modes)."
+        )
     items, offsets = ragged.flatten(table["items"])
     wanted, positive_offsets = ragged.flatten(table["positives"])
     positive = _mark(items, offsets, wanted, positive_offsets)

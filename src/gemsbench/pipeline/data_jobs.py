@@ -9,10 +9,12 @@ from typing import Any
 from gemsbench import registry
 from gemsbench.config import load_settings, settings_dict
 from gemsbench.data.corpus import Corpus
+from gemsbench.data.hub_listing import FETCHED, LISTING
 from gemsbench.data.recipe import Recipe
 from gemsbench.data.schema import TABLES
+from gemsbench.data.sources import SOURCES
 from gemsbench.errors import InputError
-from gemsbench.pipeline.job import Job
+from gemsbench.pipeline.job import Job, content_hash
 from gemsbench.profile import Profile, corpora
 from gemsbench.protocol.pack import EXPORTED, MANIFEST, STATS
 
@@ -25,39 +27,46 @@ def results_folder(profile: Profile) -> Path:
     return RESULTS / profile.profile
 
 
-def fetch_job(profile: Profile, name: str) -> Job | None:
-    """Raw files of a recipe or corpus: simulated, sampled, or downloaded by hash; None for the user's own files."""
+def fetch_jobs(profile: Profile, name: str) -> tuple[Job, ...]:
+    """Raw files of a recipe or corpus: simulated, sampled, or of its sources; none for the user's own files.
+
+    Several recipes may read one source: its job is the same for all.
+    """
     target = _source_target(name)
-    source: Recipe | Corpus = registry.resolve(target)
-    if source.simulate is not None:
+    made_from: Recipe | Corpus = registry.resolve(target)
+    if made_from.simulate is not None:
         folder = Path("data/simulated") / name
-        return Job(
-            rule="fetch",
-            name=name,
-            folder=folder,
-            settings=source_settings(profile, name),
-            outputs={file: folder / file for file in source.simulated_files},
-            code=(target,),
-        )
-    if isinstance(source, Corpus) and source.sample is not None:
+        outputs = {file: folder / file for file in made_from.simulated_files}
+        settings = source_settings(profile, name)
+        return (Job("fetch", name, folder, settings, outputs=outputs, code=(target,)),)
+    if isinstance(made_from, Corpus) and made_from.sample is not None:
         folder = Path("data/sampled") / name
-        outputs = {file: folder / file for file in source.sampled_files}
+        outputs = {file: folder / file for file in made_from.sampled_files}
         # No code: revision and seed decide the sample, and an edit here must not download gigabytes again.
-        return Job("fetch", name, folder, source_settings(profile, name), outputs=outputs)
-    if source.raw_files:
-        folder = Path("data/raw") / name
-        outputs = {file.name: folder / file.name for file in source.raw_files}
-        pins = {file.name: file.sha256 for file in source.raw_files}
-        return Job(rule="fetch", name=name, folder=folder, outputs=outputs, provenance="", pins=pins)
-    return None
+        return (Job("fetch", name, folder, source_settings(profile, name), outputs=outputs),)
+    return tuple(source_job(source) for source in made_from.sources)
+
+
+def source_job(name: str) -> Job:
+    """The files of a source, data/raw/<source>; of a hub's dataset the note that all files of its listing have come.
+
+    The listing names them with their hashes, so it stands for their content.
+    """
+    source = SOURCES[name]
+    folder = Path("data/raw") / name
+    names = [file.name for file in source.files] + ([FETCHED] if source.hub else [])
+    pins = {file.name: file.sha256 for file in source.files if file.sha256}
+    if source.hub and (folder / LISTING).is_file():
+        pins[FETCHED] = content_hash(folder / LISTING)
+    return Job("fetch", name, folder, outputs={file: folder / file for file in names}, provenance="", pins=pins)
 
 
 def prepare_job(profile: Profile, recipe_name: str, out: Path | None = None) -> Job:
     """Canonical tables, splits, cases and candidates of a recipe."""
     folder = out or results_folder(profile) / "prepared" / recipe_name
-    raw = fetch_job(profile, recipe_name)
+    raw = fetch_jobs(profile, recipe_name)
     settings = source_settings(profile, recipe_name)
-    inputs = dict(raw.outputs) if raw else _own_files(settings)
+    inputs = {file: path for job in raw for file, path in job.outputs.items()} or _own_files(settings)
     return Job(
         rule="prepare",
         name=recipe_name,
@@ -66,8 +75,8 @@ def prepare_job(profile: Profile, recipe_name: str, out: Path | None = None) -> 
         inputs=inputs,
         outputs={**{name: folder / f"{name}.parquet" for name in TABLES}, "stats": folder / STATS},
         code=(PREPARE_CODE, registry.RECIPES[recipe_name]),
-        pins=raw.pins if raw else {},
-        replaceable=tuple(inputs) if raw and raw.provenance else (),
+        pins={file: pin for job in raw for file, pin in job.pins.items()},
+        replaceable=tuple(file for job in raw if job.provenance for file in job.outputs),
     )
 
 
@@ -80,13 +89,13 @@ def pack_files(folder: Path) -> dict[str, Path]:
 
 def corpus_job(profile: Profile, name: str, purpose: str) -> Job:
     """The fetch job of a corpus of the profile; raises InputError when there is none for the purpose."""
-    job = fetch_job(profile, name) if name else None
-    if job is None:
+    jobs = fetch_jobs(profile, name) if name else ()
+    if not jobs:
         raise InputError(
             f"profile '{profile.profile}': {purpose}, and no corpus is named. Add "
             f"`corpus: {{name: {next(iter(registry.CORPORA))}}}`."
         )
-    return job
+    return jobs[0]
 
 
 def _source_target(name: str) -> str:

@@ -28,7 +28,7 @@ class Job:
 
     name: the wildcards of its rule, joined by "/". inputs: name -> path; outputs: name -> path, all below folder.
     unversioned: outputs that are neither hashed nor kept by DVC (models). provenance: file name in folder, "" for
-    pinned downloads, whose hash is known beforehand (pins: file name -> sha256 of a file that need not be there).
+    downloads, whose hash is mostly known beforehand (pins: file name -> sha256 of a file that need not be there).
     """
 
     rule: str
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def provenance_path(self) -> Path | None:
-        """Where the provenance of this job's outputs lies; None for pinned downloads."""
+        """Where the provenance of this job's outputs lies; None for downloads."""
         return self.folder / self.provenance if self.provenance else None
 
     @property

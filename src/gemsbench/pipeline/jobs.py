@@ -24,7 +24,7 @@ from gemsbench.pipeline.backbone_jobs import (
     is_pretrained,
     weights_of,
 )
-from gemsbench.pipeline.data_jobs import RESULTS, fetch_job, pack_files, prepare_job, results_folder
+from gemsbench.pipeline.data_jobs import RESULTS, fetch_jobs, pack_files, prepare_job, results_folder
 from gemsbench.pipeline.identifier_jobs import encoder_jobs, identifiers_job, identifiers_jobs
 from gemsbench.pipeline.job import LOCK, TORCH, Job
 from gemsbench.pipeline.tuner_settings import basis_side
@@ -170,10 +170,10 @@ def figures_job(profile: Profile, out: Path | None = None) -> Job:
 def all_jobs(profile: Profile) -> Iterator[Job]:
     """Every job of a profile, each after the jobs whose outputs it reads."""
     results = results_folder(profile)
-    yield from (job for recipe in profile.recipes if (job := fetch_job(profile, recipe)) is not None)
     backbones, bases = backbone_jobs(profile), basis_jobs(profile)
     read = dict.fromkeys(job.settings["corpus"]["corpus"] for job in (*backbones, *bases) if is_pretrained(job))
-    yield from (job for corpus in read if (job := fetch_job(profile, corpus)) is not None)
+    fetched = (job for name in (*profile.recipes, *read) for job in fetch_jobs(profile, name))
+    yield from {job.name: job for job in fetched}.values()
     yield from (prepare_job(profile, recipe) for recipe in profile.recipes)
     yield from backbones
     yield from bases

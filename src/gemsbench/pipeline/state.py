@@ -96,7 +96,7 @@ def judge(job: Job) -> tuple[Verdict, str]:
         return "missing", f"{absent[0]} is missing"
     path = job.provenance_path
     if path is None:
-        wrong = [name for name, output in job.outputs.items() if content_hash(output) != job.pins.get(name)]
+        wrong = [name for name, pin in job.pins.items() if content_hash(job.outputs[name]) != pin]
         return ("stale", f"{wrong[0]} is not the pinned file") if wrong else ("current", "")
     record = read_record(path)
     if record is None:

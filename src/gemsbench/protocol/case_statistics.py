@@ -13,30 +13,55 @@ from gemsbench.protocol.splits import is_target
 UPSTREAM_HISTORY = 5  # recommendation events of a history in GenSAR (arXiv 2504.05730, its released run script)
 
 
-def case_statistics(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+def case_statistics(tables: Mapping[str, pl.DataFrame], *, complete: bool = True) -> dict[str, Any]:
     """Cases, targets with an empty history, mean history length per task and split; users never tested.
 
-    tables: users, interactions (with split), cases.
+    tables: users, interactions (with split), cases. complete: every target with something before it is a case; targets
+    with an empty history are counted only then, nobody else can tell why a target has no case. in_cases: sizes as
+    Table 4 of arXiv 2601.09496 seems to count them (users with a case, items in histories or targets, cases per task).
+    leak_rate: share of cases whose target stands in their own history.
     """
     cases, events = tables["cases"], tables["interactions"]
     targets = events.filter(is_target()).group_by("task", "split").agg(targets=pl.len())
     length = pl.col("hist_items").list.len()
     made = cases.group_by("task", "split").agg(cases=pl.len(), nonempty=(length > 0).sum(), mean_history=length.mean())
-    rows = targets.join(made, on=["task", "split"], how="left").fill_null(0)
+    rows = made.join(targets, on=["task", "split"], how="full", coalesce=True).fill_null(0)
     per: dict[str, Any] = {
         name: {task: {} for task in schema.TASKS} for name in ("cases", "empty_history", "mean_history")
     }
     for row in rows.sort("task", "split").iter_rows(named=True):
         per["cases"][row["task"]][row["split"]] = row["cases"]
-        per["empty_history"][row["task"]][row["split"]] = row["targets"] - row["nonempty"]
+        if complete:
+            per["empty_history"][row["task"]][row["split"]] = row["targets"] - row["nonempty"]
         per["mean_history"][row["task"]][row["split"]] = row["mean_history"]
     asked = cases.filter(pl.col("split") == "test")["user_id"].n_unique()
     users = tables["users"].height
     return {
         **per,
+        "in_cases": _in_cases(cases),
+        "leak_rate": _leak_rate(cases),
         "users_without_test_case": users - asked,
         "share_users_without_test_case": (users - asked) / users if users else 0.0,
     }
+
+
+def _in_cases(cases: pl.DataFrame) -> dict[str, int]:
+    shown = cases["hist_items"].list.explode(empty_as_null=False).unique()
+    items = pl.concat([shown, cases["target_item"].filter(cases["target_item"] > 0)])
+    return {
+        "users": cases["user_id"].n_unique(),
+        "items": items.n_unique(),
+        **{f"inter_{task}": int((cases["task"] == task).sum()) for task in schema.TASKS},
+    }
+
+
+def _leak_rate(cases: pl.DataFrame) -> dict[str, dict[str, float]]:
+    shown = pl.col("hist_items").list.contains(pl.col("target_item"))
+    rates = cases.group_by("task", "split").agg(shown.mean()).sort("task", "split")
+    per: dict[str, dict[str, float]] = {task: {} for task in schema.TASKS}
+    for task, split, rate in rates.iter_rows():
+        per[task][split] = rate
+    return per
 
 
 def upstream_leak_rate(events: pl.DataFrame) -> dict[str, float]:

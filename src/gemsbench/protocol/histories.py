@@ -42,34 +42,35 @@ def build_cases(interactions: pl.DataFrame, history_length: int) -> pl.DataFrame
     named (hist_event_ids) by its latest event, with the tasks as bitmask and its latest query. A recommendation target
     needs an entry; a search target may have none.
     """
-    ordered = interactions.sort("user_id", "order_key", "seq").with_columns(
-        place=pl.struct("user_id", "order_key").rank("dense").cast(pl.Int64),
-    )
-    ordered = ordered.with_columns(user_place=pl.col("place").min().over("user_id"))
-    is_test = pl.col("split") == "test"
-    parts = [
-        _histories(ordered.filter(pl.col("split") == "train"), ordered.filter(is_target(), ~is_test), history_length),
-        _histories(ordered.filter(~is_test), ordered.filter(is_target(), is_test), history_length),
+    ordered = interactions.sort("user_id", "order_key", "seq")
+    new_user = pl.col("user_id") != pl.col("user_id").shift(1)
+    new_place = new_user | (pl.col("order_key") != pl.col("order_key").shift(1))
+    ordered = ordered.with_columns(place=new_place.fill_null(True).cum_sum().cast(pl.Int64))
+    first = pl.when(new_user.fill_null(True)).then("place")
+    ordered = ordered.with_columns(user_place=first.forward_fill())
+    train, test = (pl.col("split") == split for split in ("train", "test"))
+    held_out = ordered.filter(~train).filter(is_target())
+    targets = pl.concat([ordered.filter(train), held_out]).drop("timestamp", "time_kind", "rating", "event_id")
+    targets = targets.sort(pl.col("split").to_physical(), pl.col("task").to_physical(), "user_id", "seq")
+    cases = [
+        *_histories(_events(ordered.filter(train)), targets.filter(~test), history_length),
+        *_histories(_events(ordered.filter(~test)), targets.filter(test), history_length),
     ]
-    cases = pl.concat(parts).filter((pl.col("task") == "src") | (pl.col("hist_items").list.len() > 0))
-    cases = cases.sort(pl.col("split").to_physical(), pl.col("task").to_physical(), "user_id", "seq")
-    cases = cases.rename({"item_id": "target_item"}).with_columns(case_id=pl.int_range(pl.len(), dtype=pl.Int64))
-    return schema.conform(cases, schema.CASES, "cases")
+    # One block of memory: parquet's row groups follow the blocks.
+    table = pl.concat(cases, rechunk=True).with_columns(case_id=pl.int_range(pl.len(), dtype=pl.Int64))
+    return schema.conform(table, schema.CASES, "cases")
 
 
-def _histories(allowed: pl.DataFrame, targets: pl.DataFrame, length: int) -> pl.DataFrame:
-    events = _events(allowed)
-    blocks = [_block(events, chunk, length) for chunk in targets.iter_slices(CHUNK)]
-    return pl.concat(blocks) if blocks else _block(events, targets, length)
+def _histories(events: _Events, targets: pl.DataFrame, length: int) -> Iterator[pl.DataFrame]:
+    """Cases (schema.CASES without case_id) in blocks, in the order of targets; at least one block, maybe empty."""
+    for start in range(0, max(targets.height, 1), CHUNK):
+        block = _block(events, targets.slice(start, CHUNK), length).rename({"item_id": "target_item"})
+        block = block.filter((pl.col("task") == "src") | (pl.col("hist_items").list.len() > 0))
+        yield block.select(column for column in schema.CASES if column != "case_id")
 
 
 def _events(allowed: pl.DataFrame) -> _Events:
-    n = allowed.height
-    position = pl.int_range(pl.len(), dtype=pl.Int64)
-    chained = allowed.with_columns(position=position).select(
-        after=pl.col("position").shift(-1).over("user_id", "pair_id").fill_null(n),
-        before=pl.col("position").shift(1).over("user_id", "pair_id").fill_null(-1),
-    )
+    after, before = _pair_chain(_int64(allowed["user_id"]), _int64(allowed["pair_id"]))
     return _Events(
         place=_int64(allowed["place"]),
         user_place=_int64(allowed["user_place"]),
@@ -79,9 +80,21 @@ def _events(allowed: pl.DataFrame) -> _Events:
         task_bit=_int64(allowed["task"].replace_strict(TASK_BIT, return_dtype=pl.Int64)),
         query=_int64(allowed["query_id"]),
         event_id=_int64(allowed["event_id"]),
-        next_in_pair=_int64(chained["after"]),
-        previous_in_pair=_int64(chained["before"]),
+        next_in_pair=after,
+        previous_in_pair=before,
     )
+
+
+def _pair_chain(user: IntArray, pair: IntArray) -> tuple[IntArray, IntArray]:
+    """Positions of the next (or n) and the previous (or -1) event of each event's user and pair."""
+    n = user.size
+    after, before = np.full(n, n, dtype=np.int64), np.full(n, -1, dtype=np.int64)
+    order = np.lexsort((pair, user))  # stable: events of one pair stay in their order
+    earlier, later = order[:-1], order[1:]
+    linked = (user[earlier] == user[later]) & (pair[earlier] == pair[later])
+    after[earlier[linked]] = later[linked]
+    before[later[linked]] = earlier[linked]
+    return after, before
 
 
 def _block(events: _Events, targets: pl.DataFrame, length: int) -> pl.DataFrame:
@@ -186,7 +199,7 @@ def _as_lists(
         wide = pl.Series(name, square.ravel()).cast(kind).reshape(found.shape).arr.to_list()
         filled = pl.DataFrame([wide, pl.Series("count", count)])
         lists.append(filled.select(pl.col(name).list.tail("count")).to_series())
-    return targets.select(*(c for c in schema.CASES if c in targets.columns), "seq", "item_id").with_columns(lists)
+    return targets.select(*(c for c in schema.CASES if c in targets.columns), "item_id").with_columns(lists)
 
 
 def _collapse(events: _Events, own: dict[str, IntArray], at: IntArray, target: IntArray) -> tuple[IntArray, IntArray]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import polars as pl
 
 from gemsbench.data.invariants import SHOWN, Violation
@@ -19,7 +20,7 @@ from gemsbench.protocol.candidate_invariants import candidate_violations
 from gemsbench.protocol.candidates import NEGATIVES
 from gemsbench.protocol.histories import TASK_BIT
 
-CHUNK = 200_000  # cases looked at together; bounds the memory
+CHUNK = 100_000  # cases looked at together; bounds the memory
 _LISTS = ("hist_items", "hist_tasks", "hist_queries", "hist_event_ids")
 _UNSHOWN = {"event_user", "event_item", "event_query", "event_bit", "event_held_out", "event_tested"}
 _TARGET = ["user_id", "task", "target_item", "query_id", "split", "order_key"]
@@ -34,17 +35,28 @@ def protocol_violations(
     C5 (the seed gives the same lists) is checked only when nothing else is wrong: any other fault would break it too.
     """
     held_out = {"held_out": pl.col("split") != "train", "tested": pl.col("split") == "test"}
-    events = tables["interactions"].with_columns(
-        rows.any().over("user_id", f"{key}_id").alias(f"{key}_{name}")
+    events = tables["interactions"]
+    events = events.with_columns(
+        _shares(events, rows, f"{key}_id").alias(f"{key}_{name}")
         for name, rows in held_out.items()
         for key in ("pair", "item")
     )
     found = [*_split_violations(events), *_order_violations(events, tables["cases"])]
-    targets, told = _targets(events), _told(events)
-    for chunk in tables["cases"].iter_slices(CHUNK):
-        found += _history_violations(chunk, targets, told)
+    cases = tables["cases"]
+    asked = cases.select(_TARGET).join(_targets(events), on=_TARGET, how="left", maintain_order="left")
+    cases = cases.with_columns(asked.select("target_pair", "target_group"))
+    told = _told(events)
+    for chunk in cases.iter_slices(CHUNK):
+        found += _history_violations(chunk, told)
     merged = _merged(found)
     return merged + candidate_violations(tables, recipe.name, seed, negatives, regenerate=not merged)
+
+
+def _shares(events: pl.DataFrame, rows: pl.Expr, key: str) -> pl.Series:
+    """Whether one of the rows has the event's user and key."""
+    keys = ["user_id", key]
+    some = events.filter(rows).group_by(keys).agg(shared=pl.lit(True))
+    return events.select(keys).join(some, on=keys, how="left", maintain_order="left")["shared"].fill_null(False)
 
 
 def _merged(found: list[Violation]) -> list[Violation]:
@@ -91,8 +103,7 @@ def _targets(events: pl.DataFrame) -> pl.DataFrame:
     return events.select(*_TARGET, target_pair="pair_id", target_group="group_id").unique(_TARGET)
 
 
-def _history_violations(cases: pl.DataFrame, targets: pl.DataFrame, told: pl.DataFrame) -> Iterator[Violation]:
-    cases = cases.join(targets, on=_TARGET, how="left", maintain_order="left")
+def _history_violations(cases: pl.DataFrame, told: pl.DataFrame) -> Iterator[Violation]:
     flat = cases.drop(_LISTS)
     yield from _when(
         "S2", "cases: the target is not an event of the case's split", flat, pl.col("target_pair").is_null()
@@ -100,12 +111,21 @@ def _history_violations(cases: pl.DataFrame, targets: pl.DataFrame, told: pl.Dat
     uneven = pl.any_horizontal(pl.col(name).list.len() != pl.col(_LISTS[0]).list.len() for name in _LISTS[1:])
     yield from _when("S2", "cases: the history's lists differ in length", cases.select(*flat.columns, *_LISTS), uneven)
     entries = cases.filter(~uneven).explode(_LISTS, empty_as_null=False)
-    yield from _entry_violations(entries.join(told, on="hist_event_ids", how="left"))
+    yield from _entry_violations(entries.hstack(_told_by(entries["hist_event_ids"], told)))
+
+
+def _told_by(events: pl.Series, told: pl.DataFrame) -> pl.DataFrame:
+    """What told says of each event, null of one that does not exist; a join would number all of told every time."""
+    known, asked = told["hist_event_ids"].to_numpy(), events.to_numpy()
+    at = np.minimum(np.searchsorted(known, asked), known.size - 1)
+    rows = pl.Series(np.where(known[at] == asked, at, known.size), dtype=pl.UInt32)
+    facts = told.drop("hist_event_ids")
+    return pl.concat([facts, facts.clear(n=1)]).select(pl.all().gather(rows))
 
 
 def _told(events: pl.DataFrame) -> pl.DataFrame:
-    """What an entry's event says of itself."""
-    return events.select(
+    """What an entry's event says of itself, in the order of event ids."""
+    return events.sort("event_id").select(
         hist_event_ids="event_id",
         event_user="user_id",
         event_item="item_id",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,23 @@ import polars as pl
 
 from gemsbench.data import schema
 from gemsbench.data.canonical import CanonicalTables, canonical_tables
-from gemsbench.data.invariants import SHOWN, Violation, core_violations, structure_violations
-from gemsbench.data.recipe import Recipe
+from gemsbench.data.invariants import SHOWN, Violation, core_violations, pin_violations, structure_violations
+from gemsbench.data.recipe import CaseRules, RawLog, Recipe
+from gemsbench.data.released_log import ReleasedLog
 from gemsbench.data.statistics import table_statistics
 from gemsbench.errors import CheckError, InputError
 from gemsbench.files import atomic_path, sha256_file, table_sha256, write_json, write_table
 from gemsbench.protocol.both_behaviours import users_with_both
 from gemsbench.protocol.candidate_invariants import false_negative_share
 from gemsbench.protocol.candidates import NEGATIVES, build_candidates
+from gemsbench.protocol.case_rules import apply_case_rules, check_length
 from gemsbench.protocol.case_statistics import case_statistics, upstream_leak_rate
 from gemsbench.protocol.fingerprint import protocol_fingerprint
 from gemsbench.protocol.histories import build_cases
 from gemsbench.protocol.invariants import protocol_violations
 from gemsbench.protocol.pack import FORMAT_VERSION, STATS
+from gemsbench.protocol.released import released_tables
+from gemsbench.protocol.released_invariants import released_violations
 from gemsbench.protocol.splits import split_interactions
 
 
@@ -41,24 +46,54 @@ def prepare(
     The folder appears whole or not at all. Raises CheckError listing the broken invariants with rows, InputError for
     raw files that cannot be read.
     """
-    canonical = canonical_tables(recipe.load(raw_folder, settings), recipe, seed)
-    # Before anybody is taken out or split: that is where a k-core is a k-core.
-    _stop_if(recipe, core_violations(canonical.users, canonical.items, canonical.interactions, recipe.k_core))
-    if recipe.both_behaviours:
-        canonical = users_with_both(canonical)
-    tables, split_counts = _protocol_tables(canonical, recipe, seed, history_length, negatives)
-    counts = {**canonical.counts, **{f"split: {name}": number for name, number in split_counts.items()}}
-    _stop_if(recipe, structure_violations(tables, recipe, counts))
-    _stop_if(recipe, protocol_violations(tables, recipe, seed, negatives=negatives))
+    check_length(recipe.cases, history_length, recipe.name)
+    log = recipe.load(raw_folder, settings)
+    if isinstance(log, ReleasedLog):
+        made = _released(log, recipe, seed, negatives)
+    else:
+        made = _ours(log, recipe, seed, history_length, negatives)
     asked = {"seed": seed, "history_length": history_length, "negatives": negatives}
-    statistics = {**_statistics(recipe, canonical, tables, counts), **asked}
+    statistics = {**_statistics(recipe, made), **asked}
     with atomic_path(out) as folder:
         folder.mkdir()
-        for name, table in tables.items():
+        for name, table in made.tables.items():
             write_table(folder / f"{name}.parquet", table)
         statistics["files"] = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
         write_json(folder / STATS, statistics)
     return statistics
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The six tables of a recipe and what is said of them; events: the interactions before the split drops any."""
+
+    tables: Mapping[str, pl.DataFrame]
+    events: pl.DataFrame
+    counts: Mapping[str, int]
+    skipped: tuple[str, ...]
+    malformed: int | None
+
+
+def _ours(log: RawLog, recipe: Recipe, seed: int, history_length: int, negatives: int) -> _Made:
+    canonical = canonical_tables(log, recipe, seed)
+    # Before anybody is taken out or split: that is where a k-core is a k-core.
+    _stop_if(recipe, core_violations(canonical.users, canonical.items, canonical.interactions, recipe.k_core))
+    if recipe.both_behaviours:
+        canonical = users_with_both(canonical)
+    tables, counts = _protocol_tables(canonical, recipe, seed, history_length, negatives)
+    counts = {**canonical.counts, **counts}
+    _stop_if(recipe, structure_violations(tables, recipe, counts))
+    _stop_if(recipe, protocol_violations(tables, recipe, seed, negatives=negatives))
+    return _Made(tables, canonical.interactions, counts, canonical.skipped, canonical.malformed)
+
+
+def _released(log: ReleasedLog, recipe: Recipe, seed: int, negatives: int) -> _Made:
+    broken = pin_violations(log.counts, recipe)
+    if broken:
+        raise CheckError(f"{recipe.name}: " + " ".join(violation.message for violation in broken))
+    tables, counts = released_tables(log, recipe, seed, negatives)
+    _stop_if(recipe, released_violations(tables, recipe, negatives, log))
+    return _Made(tables, tables["interactions"], {**log.counts, **counts}, log.skipped, log.malformed)
 
 
 def _stop_if(recipe: Recipe, broken: list[Violation]) -> None:
@@ -68,15 +103,14 @@ def _stop_if(recipe: Recipe, broken: list[Violation]) -> None:
         )
 
 
-def _statistics(
-    recipe: Recipe, canonical: CanonicalTables, tables: Mapping[str, pl.DataFrame], counts: Mapping[str, int]
-) -> dict[str, Any]:
+def _statistics(recipe: Recipe, made: _Made) -> dict[str, Any]:
     """What stats.json says of the data; the dataset as it is: what the split takes away stands in the funnel."""
-    whole = {**tables, "interactions": canonical.interactions}
+    tables = made.tables
+    whole = {**tables, "interactions": made.events}
     return {
-        **table_statistics(whole, counts, canonical.skipped, canonical.malformed),
-        **case_statistics(tables),
-        "upstream_leak_rate": upstream_leak_rate(canonical.interactions),
+        **table_statistics(whole, made.counts, made.skipped, made.malformed),
+        **case_statistics(tables, complete=not recipe.released and recipe.cases == CaseRules()),
+        **({} if recipe.released else {"upstream_leak_rate": upstream_leak_rate(made.events)}),
         "false_negative_share": false_negative_share(tables),
         "format_version": FORMAT_VERSION,
         "recipe": recipe.name,
@@ -92,10 +126,18 @@ def _statistics(
 
 def _protocol_tables(
     canonical: CanonicalTables, recipe: Recipe, seed: int, history_length: int, negatives: int
-) -> tuple[dict[str, pl.DataFrame], Mapping[str, int]]:
+) -> tuple[dict[str, pl.DataFrame], dict[str, int]]:
     split = split_interactions(canonical.interactions, recipe.split_unit, both_behaviours=recipe.both_behaviours)
     events = split.interactions
-    cases = build_cases(events, history_length)
+    ruled = apply_case_rules(
+        build_cases(events, history_length),
+        canonical.users,
+        canonical.items,
+        recipe.cases,
+        seed=seed,
+        recipe=recipe.name,
+    )
+    cases = ruled.cases
     if cases.filter(pl.col("split") == "test").is_empty():
         raise InputError(
             f"{recipe.name}: there is nobody to ask: no user has three events and something before the last. "
@@ -112,7 +154,8 @@ def _protocol_tables(
         "cases": cases,
         "candidates": candidates,
     }
-    return {name: schema.conform(table, schema.TABLES[name], name) for name, table in tables.items()}, split.counts
+    counts = {**{f"split: {name}": number for name, number in split.counts.items()}, **ruled.counts}
+    return {name: schema.conform(table, schema.TABLES[name], name) for name, table in tables.items()}, counts
 
 
 def _with_train_counts(items: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:

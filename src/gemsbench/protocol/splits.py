@@ -57,7 +57,7 @@ def split_interactions(events: pl.DataFrame, unit: Literal["pair", "task"], *, b
         "src events kept": int(((reasons == "") & (marked["task"] == "src")).sum()),
     }
     kept = marked.filter(reasons == "")
-    if kept.select("user_id", "item_id").n_unique() != events.select("user_id", "item_id").n_unique():
+    if _distinct_pairs(kept) != _distinct_pairs(events):
         raise InputError("pairs: one pair holds several items. Give a purchase and its search a pair of their own.")
     return Split(_renumber(kept), counts)
 
@@ -69,6 +69,12 @@ def is_target() -> pl.Expr:
     """
     last = pl.col("seq") == pl.col("seq").max().over("user_id", "task", "split")
     return (pl.col("split") == "train") | last
+
+
+def _distinct_pairs(events: pl.DataFrame) -> int:
+    """Number of distinct (user, item)."""
+    key = events["user_id"].cast(pl.Int64) * 2**32 + events["item_id"].cast(pl.Int64)
+    return key.n_unique()
 
 
 def _mark_pairs(events: pl.DataFrame) -> pl.DataFrame:
@@ -136,16 +142,24 @@ def _with_told(marked: pl.DataFrame) -> pl.DataFrame:
     """
     train, valid, test = (pl.col("split") == split for split in schema.SPLITS)
     task, told = ["user_id", "task"], pl.col("told")
-    marked = marked.with_columns(told=(train & _known_from(~train)) | (valid & _known_from(test)))
+    marked = marked.with_columns(from_held_out=_known_from(marked, ~train), from_test=_known_from(marked, test))
+    marked = marked.with_columns(told=(train & pl.col("from_held_out")) | (valid & pl.col("from_test")))
+    marked = marked.drop("from_held_out", "from_test")
     last_valid = pl.col("order_key").filter(valid & ~told).max().over(task)
     last_train = pl.col("order_key").filter(train & ~told).max().over(task)
     cut = valid & ~told & (valid & told).any().over(task) & (last_train > last_valid).fill_null(False)
     return marked.with_columns(split=pl.when(cut).then(pl.lit("train")).otherwise("split").cast(schema.SPLIT))
 
 
-def _known_from(events: pl.Expr) -> pl.Expr:
-    """True where one of the events has this event's pair or its user and item."""
-    return events.any().over("user_id", "pair_id") | events.any().over("user_id", "item_id")
+def _known_from(marked: pl.DataFrame, rows: pl.Expr) -> pl.Series:
+    """True where one of the rows has this event's pair or its user and item; a window over all events takes longer."""
+    pair, item = (_has_key_of(marked, marked.filter(rows), ["user_id", key]) for key in ("pair_id", "item_id"))
+    return pair | item
+
+
+def _has_key_of(marked: pl.DataFrame, rows: pl.DataFrame, key: list[str]) -> pl.Series:
+    hit = rows.select(key).unique().with_columns(hit=pl.lit(True))
+    return marked.select(key).join(hit, on=key, how="left", maintain_order="left")["hit"].fill_null(False)
 
 
 def _users_below(kept: pl.DataFrame, both_behaviours: bool) -> pl.Series:

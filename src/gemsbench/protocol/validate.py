@@ -12,6 +12,7 @@ from gemsbench.protocol.candidates import NEGATIVES
 from gemsbench.protocol.fingerprint import protocol_fingerprint
 from gemsbench.protocol.invariants import protocol_violations
 from gemsbench.protocol.pack import load_pack
+from gemsbench.protocol.released_invariants import released_violations
 
 
 def validate(folder: Path, recipe: Recipe, seed: int) -> list[Violation]:
@@ -25,9 +26,12 @@ def validate(folder: Path, recipe: Recipe, seed: int) -> list[Violation]:
         for name, columns in schema.TABLES.items()
     }
     negatives = int(pack.manifest.get("negatives", NEGATIVES))
-    broken = structure_violations(tables, recipe, pack.manifest.get("funnel")) or protocol_violations(
-        tables, recipe, seed, negatives=negatives
-    )
+    if recipe.released:
+        broken = released_violations(tables, recipe, negatives)
+    else:
+        broken = structure_violations(tables, recipe, pack.manifest.get("funnel")) or protocol_violations(
+            tables, recipe, seed, negatives=negatives
+        )
     if not broken and protocol_fingerprint(tables["cases"], tables["candidates"]) != pack.fingerprint:
         broken = [Violation("T2", "stats.json: the fingerprint is not that of cases and candidates.")]
     return broken

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from gemsbench.profile import NO_BACKBONE, Profile, method_entry
@@ -19,6 +20,19 @@ TIES = "Equal scores count against the method."
 PAPER = "arXiv 2601.09496"
 Shown: TypeAlias = Mapping[str, Mapping[str, MethodResult]]  # row -> column or recipe -> the result behind its cells
 MISSING = f"{NOT_RUN} means not built yet or not run."
+
+
+@dataclass(frozen=True)
+class SizeRows:
+    """Rows of Table 4 whose numbers need words: the row's name -> what is said of it.
+
+    leaks: share of its searches whose answer a published script would show. released: the same share in its own test
+    cases, of a recipe built as the released code does. in_cases: the paper's dataset, of a row with a second count.
+    """
+
+    leaks: Mapping[str, float]
+    released: Mapping[str, float]
+    in_cases: Mapping[str, str]
 
 
 def columns_of(profile: Profile) -> dict[str, str]:
@@ -49,18 +63,38 @@ def comparison_caption(profile: Profile, rows: ComparisonRows, results: Results,
     return _join(sentences)
 
 
-def dataset_caption(profile: Profile, leaks: Mapping[str, float]) -> str:
-    """Caption of Table 4; leaks: row -> share of its searches whose answer a published script would show."""
-    shares = ", ".join(f"{share:.1%} of {row}" for row, share in leaks.items())
+def dataset_caption(profile: Profile, shown: SizeRows) -> str:
+    """Caption of Table 4."""
+    leaks, released = (
+        ", ".join(f"{share:.1%} of {row}" for row, share in rows.items()) for rows in (shown.leaks, shown.released)
+    )
     sentences = [
         "Statistics of the datasets. #Inter-S and #Inter-R are the numbers of search and recommendation interactions; "
         "a density is that number over users times items.",
         f"Measured on the recipes of profile {profile.profile}; rows in grey are printed in {PAPER}.",
+        _in_cases(shown),
         f"Searches whose item a published preprocessing script (arXiv 2504.05730) would leave in the user's history: "
-        f"{shares}; here none.",
+        f"{leaks}; here none."
+        if leaks
+        else "",
+        f"Built as the released code does, test searches whose item stands in their own history: {released}."
+        if released
+        else "",
         "" if profile.comparable_with_paper else "The measured data are not the paper's.",
     ]
     return _join(sentences)
+
+
+def _in_cases(shown: SizeRows) -> str:
+    if not shown.in_cases:
+        return ""
+    swapped = " The paper's #User and #Item of Amazon are very likely exchanged." * (
+        "Amazon" in shown.in_cases.values()
+    )
+    return (
+        "Rows 'in cases' count as the paper's table seems to: users with a case, items in histories or targets, cases."
+        f"{swapped}"
+    )
 
 
 def sanity_caption(profile: Profile, results: Results, shown: Shown) -> str:

@@ -17,6 +17,8 @@ from gemsbench.data.simulation import wording
 from gemsbench.data.simulation.line_writing import Part, join, json_text, literal_text, write_lines
 from gemsbench.data.simulation.phrases import pick
 from gemsbench.data.simulation.raw_ids import asins, reviewer_ids
+from gemsbench.data.simulation.search_files import write_searches
+from gemsbench.data.simulation.shopping_habits import Habits
 from gemsbench.data.simulation.topic_tree import TopicTree, make_tree
 from gemsbench.data.simulation.world import IntArray, WorldSettings, make_world, purchases
 from gemsbench.seeds import stream
@@ -27,18 +29,31 @@ METADATA = "meta_Simulated.json.gz"
 _CHUNK = 100_000  # lines made at a time; bounds memory
 
 
-def write_amazon(folder: Path, settings: WorldSettings, seed: int, *, core: int) -> None:
-    """Write REVIEWS (a core-core log) and METADATA into folder; the bytes depend on settings and seed only."""
+def write_amazon(
+    folder: Path,
+    settings: WorldSettings,
+    seed: int,
+    *,
+    core: int,
+    habits: Habits | None = None,
+    searches: Path | None = None,
+) -> None:
+    """Write REVIEWS (a core-core log) and METADATA into folder; the bytes depend on settings, habits and seed only.
+
+    searches: a folder for searches made of these reviews, see search_files.py.
+    """
     world = make_world(
         settings.users, settings.items, settings.topics, settings.communities, stream(seed, "amazon world")
     )
     tree = make_tree(wording.DEPARTMENTS, wording.MODIFIERS, settings.topics, stream(seed, "category tree"))
-    log = k_core(purchases(world, settings.purchases_per_user, core, seed), core)
+    log = k_core(purchases(world, settings.purchases_per_user, core, seed, habits), core)
     unbought = max(settings.listed_items - settings.items, 0)
     extra = stream(seed, "unbought items").integers(settings.topics, size=unbought)
     item_topic = np.concatenate([world.item_topic, extra])
     write_lines(folder / REVIEWS, _review_lines(log, item_topic, tree, seed))
     write_lines(folder / METADATA, _metadata_lines(item_topic, tree, seed))
+    if searches is not None:
+        write_searches(searches, log, item_topic, tree, ROOT, seed)
 
 
 def _review_lines(log: pl.DataFrame, item_topic: IntArray, tree: TopicTree, seed: int) -> Iterator[pl.Series]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from gemsbench.data.simulation.shopping_habits import Habits
 from gemsbench.errors import InputError
 from gemsbench.seeds import stream
 
@@ -112,16 +113,20 @@ class ItemChooser:
         return item
 
 
-def purchases(world: World, mean: float, shortest: int, seed: int) -> pl.DataFrame:
-    """Dated purchases, an item once per user: user, item (int64), day (int64 seconds at 00:00 UTC), rating (int8)."""
+def purchases(world: World, mean: float, shortest: int, seed: int, habits: Habits | None = None) -> pl.DataFrame:
+    """Dated purchases, an item once per user: user, item (int64), day (int64 seconds at 00:00 UTC), rating (int8).
+
+    habits, where given, say how many purchases a user makes and how they share days, in place of mean.
+    """
     rng = stream(seed, "purchases")
     users = world.favourites.shape[0]
-    wanted = _lengths(users, mean, shortest, rng)
+    wanted = habits.lengths(users, shortest, rng) if habits else _lengths(users, mean, shortest, rng)
     draws = np.ceil(wanted * 1.5).astype(np.int64) + 3  # repeats are dropped below
     user = np.repeat(np.arange(users), draws)
     place = np.arange(user.size) - np.repeat(np.cumsum(draws) - draws, draws)
-    new_day = (rng.random(user.size) < _NEW_DAY) | (place == 0)
-    day = _days(user, place, new_day, rng)
+    started = habits.starts_day(user, rng) if habits else rng.random(user.size) < _NEW_DAY
+    new_day = started | (place == 0)
+    day = _days(user, place, new_day, rng, habits.longest if habits else 0)
     topic = choose_topics(world, user, place / draws[user], rng)
     of_day = np.maximum.accumulate(np.where(new_day, np.arange(user.size), 0))
     topic = np.where(rng.random(user.size) < 0.5, topic[of_day], topic)  # one errand, one topic
@@ -144,11 +149,17 @@ def _lengths(users: int, mean: float, shortest: int, rng: np.random.Generator) -
     return shortest + np.minimum(np.rint(extra), 400).astype(np.int64)
 
 
-def _days(user: IntArray, place: IntArray, new_day: BoolArray, rng: np.random.Generator) -> IntArray:
+def _days(user: IntArray, place: IntArray, new_day: BoolArray, rng: np.random.Generator, longest: int) -> IntArray:
+    """Days since 1970; with longest, the time of a user who takes more days than that is compressed."""
     gap = np.where(new_day & (place > 0), rng.geometric(1 / 45, user.size), 0)
     gap[place == 0] = 0
     total = np.cumsum(gap)
     start_of_user = total[place == 0][user]
+    since = total - start_of_user
+    if longest:
+        last = np.zeros(int(user[-1]) + 1, dtype=np.int64)
+        np.maximum.at(last, user, since)
+        since = (since * np.minimum(1.0, longest / np.maximum(last, 1))[user]).astype(np.int64)
     first = rng.integers(_FIRST_DAY, _LAST_DAY - 1_500, size=int(user[-1]) + 1)
-    days: IntArray = np.minimum(first[user] + total - start_of_user, _LAST_DAY)
+    days: IntArray = np.minimum(first[user] + since, _LAST_DAY)
     return days
