@@ -19,7 +19,7 @@ from gemsbench.data.item_text import UNKNOWN_ITEM, clean_name, clean_text, compo
 from gemsbench.data.kcore import k_core
 from gemsbench.data.literals import wanted_records
 from gemsbench.data.queries import add_queries
-from gemsbench.data.recipe import Card, RawLog, Recipe
+from gemsbench.data.recipe import RawLog, Recipe
 from gemsbench.data.simulation.amazon_files import METADATA, REVIEWS, write_amazon
 from gemsbench.data.simulation.world import WorldSettings
 from gemsbench.errors import InputError
@@ -246,16 +246,4 @@ SIMULATED = Recipe(
     simulate=simulate,
     simulated_files=(REVIEWS, METADATA),
     k_core=K_CORE,
-    card=Card(
-        about="Purchases that a program made up: people with a few favourite topics, products with skewed popularity, "
-        "written as files of the release of 2014 with its oddities (missing fields, several category paths, entities).",
-        cut=(
-            "As electronics-2014: first review of each product, 5-core, searches made from category paths, the last "
-            "purchase test and the last but one validation, histories strictly earlier.",
-        ),
-        flaws=(
-            "Tastes, texts and dates follow simple rules; no number on it says anything about real people.",
-            "Nobody typed the queries: they are category names.",
-        ),
-    ),
 )

@@ -16,7 +16,7 @@ from gemsbench.data.amazon import read_items, read_reviews
 from gemsbench.data.gems_examples import MAX_HISTORY, Examples, build_examples
 from gemsbench.data.gensar_events import ordered_events, searches_of, split_per_task, with_both_before
 from gemsbench.data.product_search import read_queries, read_triples
-from gemsbench.data.recipe import Card, Recipe
+from gemsbench.data.recipe import Recipe
 from gemsbench.data.released_log import ReleasedLog
 
 SEARCHES = "product-search-electronics"  # the source beside that of the reviews
@@ -151,41 +151,9 @@ RECIPE = Recipe(
         "search_queries": 989,
         "search_triples_train": 1_344_310,
         "search_triples_test": 5_541,
+        "searches": 1_280_465,
     },
     both_behaviours=False,
     released=True,
     paper_row="Amazon",
-    card=Card(
-        about="The purchases of electronics on Amazon (reviews of 1999 to July 2014) with the searches that Ai et al. "
-        "made of them, cut as the code released with arXiv 2601.09496 cuts them. For comparison with published "
-        "numbers only.",
-        cut=(
-            "Every review is a purchase. Every user and product that the files of Ai et al. name together is a "
-            "search, at the time of the review, with one of its queries drawn at random; for about a quarter of the "
-            "reviews there is none.",
-            "Products with a title or a description, of any length; users with purchases and searches.",
-            "A user's events are ordered by day; on one day all purchases come before all searches, each by product.",
-            "An event needs an earlier purchase and an earlier search of its user; per task a user needs three such "
-            "events. Per task the last event is test, the last but one validation.",
-            "A history is all that stands before the event among the user's training events, then the validation, "
-            "then the test events. If the very last of it has the event's product, that one is left out. Examples "
-            "with fewer than five events are dropped.",
-            "Of each user's training examples the one with the longest history and 30 % of the others are kept.",
-            "Histories are cut to the last 20 events; those of recommendation then keep their purchases only.",
-            "99 negatives are drawn uniformly from the products of the examples of the same and earlier splits, "
-            "without the example's own history and target.",
-        ),
-        flaws=(
-            "Many searches have their target in their own history (the purchase that the search was made of): a method "
-            "that copies it is right. The statistics print how many. Nothing made with this recipe stands beside our "
-            "other numbers.",
-            "Queries are stemmed category names that nobody typed.",
-            "Two tasks are split separately: what is test in one is training data in the other.",
-            "The files that the authors started from are not public. The released code is known, GenSAR's item filter "
-            "(texts under 2,000 characters) cannot be theirs: it leaves fewer products than their table counts.",
-            "Their random draws depend on library versions; ours are drawn anew from the recipe's seed. Their "
-            "validation sets had no negatives, and their recommendation negatives avoided the searches of the last 20 "
-            "events too.",
-        ),
-    ),
 )

@@ -10,7 +10,7 @@ import polars as pl
 from gemsbench.data.item_text import UNKNOWN_ITEM, clean_text, compose
 from gemsbench.data.kcore import k_core
 from gemsbench.data.queries import add_queries
-from gemsbench.data.recipe import Card, RawLog, Recipe
+from gemsbench.data.recipe import RawLog, Recipe
 from gemsbench.errors import InputError
 
 K_CORE = 5
@@ -123,27 +123,4 @@ RECIPE = Recipe(
     },
     k_core=K_CORE,
     min_shares={"title": 0.99, "category_paths": 0.99},
-    card=Card(
-        about="A sample of the grocery purchases of 2,377 households in 2017, with departments, categories, product "
-        "types and package sizes. Real purchases; the searches are made from them.",
-        cut=(
-            "Of repeated purchases of a product by a household the first counts.",
-            "Households and products with fewer than five purchases are taken out until none is left (5-core).",
-            "A query is department and product category: letters only, lower case, stop words dropped, the last of "
-            "repeated words kept. Every purchase whose product has a query gets a search twin with it.",
-            "The text of a product is its type, package size and brand, without what makes the query.",
-            "A household's last purchase is test, the last but one validation, in both tasks; a seeded hash orders "
-            "what was bought at the same second.",
-            "A history holds what was bought strictly earlier, never the target's own product; a purchase and its "
-            "search are one entry.",
-        ),
-        flaws=(
-            "Nobody typed these queries: a search is a copy of a purchase.",
-            "There are no product names: only 1,850 distinct texts for 3,299 products, so methods that read text "
-            "cannot tell many of them apart.",
-            "45 % of the purchases share their second with another one of the same basket; neither is in the history "
-            "of the other.",
-            "The clock of the shops is read as UTC.",
-        ),
-    ),
 )

@@ -9,7 +9,7 @@ import polars as pl
 
 from gemsbench.data.delimited import INTEGER, read_delimited
 from gemsbench.data.item_text import clean_text
-from gemsbench.data.recipe import Card, RawLog, Recipe
+from gemsbench.data.recipe import RawLog, Recipe
 
 FIRST_YEAR = 2005  # five assignments carry impossible earlier dates
 MIN_ITEM_EVENTS = 5  # (user, artist) pairs over both tasks
@@ -122,24 +122,4 @@ RECIPE = Recipe(
         "tagged (user, artist) kept": 59_184,
     },
     min_shares={"title": 1.0},
-    card=Card(
-        about="Artists that 1,892 users of Last.fm listened to, and the free-text tags they gave to artists, up to "
-        "2011. Listening stands for the recommendation, a tag for a search that leads to the tagged artist.",
-        cut=(
-            "Tag assignments before 2005 and of unknown artists are dropped.",
-            "Artists with fewer than five users over both behaviours and users with fewer than three artists in either "
-            "are taken out until none is left.",
-            "Of several tags of a user for one artist one is drawn by a seeded hash.",
-            "Per user and task the last event is test, the last but one validation; what is held out in one task is "
-            "taken out of the training of the other.",
-            "A history holds what is earlier, never the target artist.",
-        ),
-        flaws=(
-            "Listening has no time: its events get one drawn by a seeded hash, so that no order can be learned.",
-            "Tags have the month only.",
-            "Tagging is not searching: some tags are personal marks, and few describe one artist.",
-            "The only text of an artist is the name.",
-            "29 % of the tagged artists were also listened to by the same user.",
-        ),
-    ),
 )

@@ -11,7 +11,7 @@ from gemsbench.data.delimited import DECIMAL, INTEGER, read_delimited
 from gemsbench.data.item_text import clean_text
 from gemsbench.data.kcore import k_core
 from gemsbench.data.queries import add_queries
-from gemsbench.data.recipe import Card, RawLog, Recipe
+from gemsbench.data.recipe import RawLog, Recipe
 
 K_CORE = 5
 NO_GENRE = "(no genres listed)"
@@ -116,22 +116,4 @@ RECIPE = Recipe(
     },
     k_core=K_CORE,
     min_shares={"title": 1.0, "category_paths": 0.99},
-    card=Card(
-        about="Ratings of films by 610 users of MovieLens, 1996 to 2018, with titles and genres, and a few thousand "
-        "free-text tags. A rating, whatever its value, stands for a purchase.",
-        cut=(
-            "Users and films with fewer than five ratings are taken out until none is left (5-core).",
-            "A query is the list of genres: letters only, lower case, stop words dropped, the last of repeated words "
-            "kept. A rating of a film with two genres or more gets a search twin; a tag of the user for the film is "
-            "its query where there is one.",
-            "A user's last rating is test, the last but one validation, in both tasks; a seeded hash orders equal "
-            "times.",
-            "A history holds what is strictly earlier, never the target film; a rating and its search are one entry.",
-        ),
-        flaws=(
-            "Nearly all queries are lists of genres that nobody typed, and a search is a copy of a rating.",
-            "People rate many films in one sitting, so that times say when somebody rated, not when they watched.",
-            "Only 58 users gave tags, one of them two fifths of all.",
-        ),
-    ),
 )

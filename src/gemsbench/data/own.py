@@ -17,7 +17,7 @@ import polars as pl
 
 from gemsbench.data.item_text import clean_text, compose
 from gemsbench.data.queries import add_queries
-from gemsbench.data.recipe import Card, RawLog, Recipe
+from gemsbench.data.recipe import RawLog, Recipe
 from gemsbench.errors import InputError
 from gemsbench.files import read_table
 
@@ -179,15 +179,4 @@ RECIPE = Recipe(
     licence="the owner's",
     citation="",
     both_behaviours=False,
-    card=Card(
-        about="The user's own log: interactions, items and, where there are any, queries, read from parquet files.",
-        cut=(
-            "All interactions are kept; repeated ones of a user, item, task and query count once.",
-            "A purchase and a search of the same user, item and time are one purchase and its search.",
-            "Per user and task the last event is test, the last but one validation; what is held out in one task is "
-            "taken out of the training of the other.",
-            "A history holds what is strictly earlier, never the target's own item.",
-        ),
-        flaws=("Nothing is filtered: users with fewer than three events of a task are learned from and never asked.",),
-    ),
 )

@@ -14,7 +14,7 @@ import polars as pl
 
 from gemsbench.data.qilin_population import Population, population
 from gemsbench.data.qilin_tables import TABLES, read_notes, read_requests
-from gemsbench.data.recipe import Card, RawLog, Recipe
+from gemsbench.data.recipe import RawLog, Recipe
 from gemsbench.data.simulation.qilin_files import write_qilin
 from gemsbench.data.simulation.request_world import RequestWorldSettings
 
@@ -96,20 +96,6 @@ def simulate(folder: Path, settings: SimulatedQilinSettings, seed: int) -> None:
     write_qilin(folder, settings.world, seed)
 
 
-CUT = (
-    "The four request tables are read as one log; the official partition into train and test is by request and not "
-    "used.",
-    "Users with at least three requests, clicked or not, in each of the two tasks are kept.",
-    "At most ten rounds: users with fewer than three requests over both tasks, notes that occur fewer than three times "
-    "in the clicked, shown and recently clicked lists together, and requests without any note left are dropped. A note "
-    "is one note wherever it stands.",
-    "The notes left in any of the three lists are the catalogue, whether or not anybody clicked them.",
-    "One click is one event. Of equal clicks (user, task, note and query) the first is kept; clicks without a time and "
-    "searches without a query are dropped.",
-    "Users without an event of each task are dropped. Per user and task, the last request with a click is the test, "
-    "the one before it the validation; a history holds what is strictly earlier.",
-)
-
 SIMULATED = Recipe(
     name="simulated-qilin",
     title="simulated searches and recommendations in the Qilin format",
@@ -121,15 +107,4 @@ SIMULATED = Recipe(
     citation="file format: arXiv 2503.00501",
     simulate=simulate,
     simulated_files=(*(f"{table.config}.parquet" for table in TABLES), "notes.parquet"),
-    card=Card(
-        about="Invented searches and recommendations of a note-sharing service, drawn from a small world of tastes and "
-        "topics and written in the file format of Qilin. No person and no note in it exists.",
-        cut=CUT,
-        flaws=(
-            "Results on it say how methods behave in this world, not how well they do on real data.",
-            "Almost all text is English of a few hundred words, where Qilin is Chinese.",
-            "Shown notes that nobody clicked are drawn from the same world as clicked ones, so that counts after the "
-            "filters are not those of the real log.",
-        ),
-    ),
 )

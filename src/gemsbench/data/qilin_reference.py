@@ -17,7 +17,7 @@ import polars as pl
 from gemsbench.data.qilin_population import MIN_REQUESTS, population
 from gemsbench.data.qilin_recipe import RAW_REQUESTS
 from gemsbench.data.qilin_tables import read_notes, read_requests
-from gemsbench.data.recipe import Card, Recipe
+from gemsbench.data.recipe import Recipe
 from gemsbench.data.released_log import ReleasedLog
 
 _SPLIT = pl.Enum(["train", "valid", "test"])
@@ -176,31 +176,4 @@ RECIPE = Recipe(
     both_behaviours=False,
     released=True,
     paper_row="Qilin",
-    card=Card(
-        about="The searches and recommendations of Qilin, cut as the released code of arXiv 2601.09496 cuts them. It "
-        "exists to compare with the numbers printed there and stands in no main table.",
-        cut=(
-            "The four request tables are read as one log; users with at least three requests, clicked or not, in each "
-            "of the two tasks are kept.",
-            "At most ten rounds: users with fewer than three requests, entries that occur fewer than three times in "
-            "the clicked, shown and recently clicked lists together, and requests without a clicked or shown note left "
-            "are dropped. A note among the results and the same note among recent clicks are two entries.",
-            "Per user and task with three requests left, the last request is the test, the one before it the "
-            "validation; a user may have only one of the two tasks.",
-            "Training and validation have one example per click; a test case is a request with all its clicks, or "
-            "none, as targets.",
-            "The history is the supplied list of recent clicks, newest first and not cut.",
-            "Negatives come from all entries of the splits so far, without those of the request itself.",
-        ),
-        flaws=(
-            "Notes are counted twice, as a number and as a text: the items of Table 4 are such entries.",
-            "That number is also a random one: it counts the negatives that were drawn. The corpus has 275,526 "
-            "entries, the table 275,515; what is given here is the expected number.",
-            "Test requests without a target can never be answered, and some modes of evaluation count them.",
-            "Most entries are texts that were never a training target: whether an entry was ever a target separates "
-            "positives from negatives.",
-            "The clicks of a request may stand in the history of a later request of the same user and also be its "
-            "targets.",
-        ),
-    ),
 )

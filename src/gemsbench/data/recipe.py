@@ -41,15 +41,6 @@ class CaseRules:
 
 
 @dataclass(frozen=True)
-class Card:
-    """What a reader of the dataset's card is told in words; numbers come from the recipe and its statistics."""
-
-    about: str  # who did what, where, when
-    cut: tuple[str, ...]  # the steps from raw files to cases, in order
-    flaws: tuple[str, ...] = ()  # known ones, of the data and of the recipe
-
-
-@dataclass(frozen=True)
 class Recipe:
     """How one dataset is built; the profile may override the fields of `settings`."""
 
@@ -71,4 +62,3 @@ class Recipe:
     cases: CaseRules = CaseRules()
     released: bool = False  # True: load returns a ReleasedLog, and none of our rules hold (arXiv 2601.09496's own code)
     paper_row: str = ""  # the dataset's row in Table 4 of arXiv 2601.09496; "" for none
-    card: Card | None = None

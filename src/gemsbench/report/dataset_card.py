@@ -11,6 +11,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from gemsbench.data.cards.all_cards import CARDS
 from gemsbench.data.recipe import Recipe
 from gemsbench.data.source import RawFile, Source
 from gemsbench.files import write_text
@@ -79,9 +80,10 @@ def write_cards(folder: Path) -> list[Path]:
 
 
 def _about(recipe: Recipe) -> Iterator[str]:
+    card = CARDS.get(recipe.name)
     yield f"# {_plain(recipe.title)} (`{recipe.name}`)"
-    if recipe.card is not None:
-        yield _plain(recipe.card.about)
+    if card is not None:
+        yield _plain(card.about)
     if recipe.paper_row:
         whose = "as its released code builds it" if recipe.released else "under the rules of this repository"
         yield f"Stands for {recipe.paper_row} of {PAPER}, {whose}."
@@ -123,9 +125,10 @@ def _file(file: RawFile) -> str:
 
 
 def _cut(recipe: Recipe) -> Iterator[str]:
-    if recipe.card is not None and recipe.card.cut:
+    card = CARDS.get(recipe.name)
+    if card is not None and card.cut:
         yield "## How it is cut"
-        yield "\n".join(f"{number}. {_plain(step)}" for number, step in enumerate(recipe.card.cut, 1))
+        yield "\n".join(f"{number}. {_plain(step)}" for number, step in enumerate(card.cut, 1))
 
 
 def _rules(recipe: Recipe) -> Iterator[str]:
@@ -188,9 +191,10 @@ def _literature(recipe: Recipe) -> Iterator[str]:
 
 
 def _flaws(recipe: Recipe) -> Iterator[str]:
-    if recipe.card is not None and recipe.card.flaws:
+    card = CARDS.get(recipe.name)
+    if card is not None and card.flaws:
         yield "## Known flaws"
-        yield _list(_plain(flaw) for flaw in recipe.card.flaws)
+        yield _list(_plain(flaw) for flaw in card.flaws)
 
 
 def _measured(recipe: Recipe, statistics: Mapping[str, Any]) -> Iterator[str]:
