@@ -28,7 +28,7 @@ class Identity:
 
     rule: str
     settings: Mapping[str, Any]
-    inputs: Mapping[str, str]  # name -> sha256 of the file's bytes
+    inputs: Mapping[str, str]  # name -> sha256 of the file's bytes, "md5:..." where only that was published
     code: str  # sha256 over the source files that run
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -84,20 +85,29 @@ def test_a_recipe_that_is_not_prepared_names_the_command(tmp_path: Path) -> None
 
 
 def test_a_card_has_measured_numbers_where_there_are_some(made: Path, tmp_path: Path) -> None:
-    bare, full = card_page("simulated-amazon", tmp_path), card_page("simulated-amazon", made)
+    bare, full = (card_page("simulated-amazon", folder, CONFIG) for folder in (tmp_path, made))
+    assert bare == card_page("simulated-amazon", None, CONFIG)
     assert "## Measured" not in bare and full.startswith(bare.rstrip("\n"))
     assert read_json(made / "stats.json")["fingerprint"] in full
 
 
 def test_a_card_of_any_registered_recipe_and_of_no_other(tmp_path: Path) -> None:
-    assert "`movielens-small`" in card_page("movielens-small", tmp_path)
+    assert "`movielens-small`" in card_page("movielens-small", tmp_path, CONFIG)
     with pytest.raises(InputError, match=r"unknown recipe 'movielens'\. .*movielens-small"):
-        card_page("movielens", tmp_path)
+        card_page("movielens", tmp_path, CONFIG)
 
 
-def test_statistics_of_an_earlier_version_name_the_command(made: Path, tmp_path: Path) -> None:
+def test_statistics_of_an_earlier_version_name_the_command_and_leave_the_card(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made, tmp_path / "old")
     stats = read_json(made / "stats.json")
     write_json(tmp_path / "old" / "stats.json", {name: value for name, value in stats.items() if name != "stages"})
-    with pytest.raises(InputError, match=r"no stages in it.*gemsbench data prepare simulated-amazon"):
-        card_page("simulated-amazon", tmp_path / "old")
+    command = "gemsbench data prepare simulated-amazon --config config/tiny.yaml"
+    with pytest.raises(InputError, match=rf"no stages in it.*{re.escape(command)}"):
+        statistics_page(PROFILE, CONFIG, SIMULATED, tmp_path / "old", tmp_path)
+    for content in (None, "cut off"):
+        if content:
+            (tmp_path / "old" / "stats.json").write_text(content)
+        shown = card_page("simulated-amazon", tmp_path / "old", CONFIG)
+        bare = card_page("simulated-amazon", None, CONFIG)
+        assert shown.startswith(bare) and "## Measured\n\nNot shown: " in shown
+        assert ("not valid JSON" if content else command) in shown

@@ -71,6 +71,7 @@ class Served:
     statuses: list[int] = field(default_factory=list)  # answered first, one per request
     limit: int | None = None
     ranges: bool = True
+    shift: int = 0  # how far behind the place that was asked for an answer begins
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
 
@@ -89,7 +90,10 @@ class Served:
             request.send_header("Content-Length", "0")
             request.end_headers()
             return
-        request.send_response(206 if start else 200)
+        partial, start = bool(start), start - min(self.shift, start)
+        request.send_response(206 if partial else 200)
+        if partial:
+            request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         request.send_header("Content-Type", self.types.get(path, "application/octet-stream"))
         request.send_header("Content-Length", str(len(body) - start))
         request.end_headers()

@@ -123,9 +123,18 @@ def test_where_a_path_ends(tmp_path: Path, category: list[str], expected: list[s
 def test_texts_are_joined_and_cleaned(tmp_path: Path) -> None:
     fields = {"title": "A &amp; B", "description": ["One <br> two", "", "three"], "feature": ["four", "5&quot;"]}
     row = item(tmp_path / "x", product(brand="\n    by\n    Zen", category=["Electronics", "Cables"], **fields))
-    assert (row["title"], row["description"], row["brand"]) == ("A & B", 'One two three four 5"', "by Zen")
-    assert row["text"] == 'A & B One two three four 5" by Zen'
+    assert (row["title"], row["description"], row["brand"]) == ("A & B", 'One two three four 5"', "Zen")
+    assert row["text"] == 'A & B One two three four 5" Zen'
     assert row["queries"] == ["electronics cables"]
+
+
+BRANDS = {"\n by\n Zen": "Zen", "by Zen": "Zen", "Byron": "Byron", "bypass": "bypass", "Made by Zen": "Made by Zen"}
+
+
+@pytest.mark.usefixtures("_no_core")
+@pytest.mark.parametrize(("brand", "name"), BRANDS.items())
+def test_the_word_before_a_brand_is_the_pages(tmp_path: Path, brand: str, name: str) -> None:
+    assert item(tmp_path / "x", product(brand=brand))["brand"] == name
 
 
 @pytest.mark.usefixtures("_no_core")

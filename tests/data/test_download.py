@@ -19,7 +19,7 @@ OTHER = CONTENT[::-1] + b"of another length"
 
 @pytest.fixture
 def get(server: Any, tmp_path: Path) -> Callable[..., bytes]:
-    """download() into tmp_path from paths of the server; what arrived must be CONTENT."""
+    """download() into tmp_path from paths of the server, or whole addresses; what arrived must be CONTENT."""
 
     def run(*paths: str, size: int = len(CONTENT)) -> bytes:
         target = tmp_path / "a"
@@ -29,7 +29,12 @@ def get(server: Any, tmp_path: Path) -> Callable[..., bytes]:
                 raise InputError(f"{url}: wrong content.")
 
         download(
-            [server.url + path for path in paths], target, accept=accept, size=size, by_hand="By hand.", quiet=True
+            [path if path.startswith("http") else server.url + path for path in paths],
+            target,
+            accept=accept,
+            size=size,
+            by_hand="By hand.",
+            quiet=True,
         )
         return target.read_bytes()
 
@@ -43,9 +48,31 @@ def left(folder: Path) -> list[str]:
 @pytest.mark.parametrize("size", [len(CONTENT), 0])
 def test_the_next_address_is_asked(size: int, get: Callable[..., bytes], server: Any, tmp_path: Path) -> None:
     server.files |= {"/page": b"<html>Moved</html>", "/wrong": CONTENT[:-1] + b"!", "/good": CONTENT, "/never": CONTENT}
-    assert get("/gone", "/page", "/wrong", "/good", "/never", size=size) == CONTENT
+    other_host = server.url.replace("127.0.0.1", "localhost")
+    assert get("/gone", "/page", "/wrong", "/never", f"{other_host}/good", "/never", size=size) == CONTENT
     assert server.requests == [(path, None) for path in ("/gone", "/page", "/wrong", "/good")]
     assert left(tmp_path) == ["a"]
+
+
+def test_after_wrong_content_the_host_is_not_asked_again(
+    get: Callable[..., bytes], server: Any, tmp_path: Path
+) -> None:
+    """Under another scheme or path it would send the same gigabytes."""
+    server.files |= {"/wrong": CONTENT[:-1] + b"!", "/again": CONTENT[:-1] + b"!"}
+    with pytest.raises(InputError, match=r"^http://127.*/wrong: wrong content\. By hand\.$"):
+        get("/wrong", "/again", f"{server.url.replace('http', 'https')}/again")
+    assert server.requests == [("/wrong", None)] and left(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), 0])
+@pytest.mark.parametrize("shift", [1, 1_000])
+def test_what_begins_elsewhere_than_asked_is_not_appended(
+    shift: int, size: int, get: Callable[..., bytes], server: Any, tmp_path: Path
+) -> None:
+    server.files["/a"], server.shift = CONTENT, shift
+    (tmp_path / "a.part").write_bytes(CONTENT[:1_000])
+    assert get("/a", size=size) == CONTENT
+    assert server.requests == [("/a", "bytes=1000-"), ("/a", None)]
 
 
 def test_every_address_is_named_when_none_helps(get: Callable[..., bytes], server: Any, tmp_path: Path) -> None:

@@ -127,10 +127,11 @@ def test_pins_of_small_files_stay_as_they_are(server: Any, root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_pins_without_bytes_stand_in_nobodys_way(root: Path, tmp_path: Path) -> None:
+def test_pins_without_bytes_stand_in_nobodys_way(server: Any, root: Path, tmp_path: Path) -> None:
     """Results are pulled by name while the files of other pins are nowhere, and no address is asked."""
-    write_pin(root / "data/raw/test/known.gz", Pin(MD5, 8000), DEAD)
-    write_pin(root / "data/raw/test/unknown.gz", Pin(), DEAD)
+    server.files |= {"/known.gz": CONTENT, "/unknown.gz": CONTENT}
+    write_pin(root / "data/raw/test/known.gz", Pin(MD5, 8000), f"{server.url}/known.gz")
+    write_pin(root / "data/raw/test/unknown.gz", Pin(), f"{server.url}/unknown.gz")
     (root / "dvc.yaml").write_text("stages:\n  prepare:\n    cmd: echo 1 > prepared\n    outs:\n    - prepared\n")
     dvc(root, "repro", "--quiet")
     assert dvc(root, "status", "prepare").strip() == "Data and pipelines are up to date."
@@ -146,3 +147,4 @@ def test_pins_without_bytes_stand_in_nobodys_way(root: Path, tmp_path: Path) -> 
     path = root / "data/raw/test/known.gz"
     assert "failed to pull" in dvc_pins.pull(root, [path]) and not path.exists()
     assert dvc_pins.pull(root, [path.with_name("unknown.gz")]) == ""
+    assert server.requests == []

@@ -15,6 +15,7 @@ import pytest
 from gemsbench.data import amazon, electronics, electronics_2018, kindle
 from gemsbench.data.amazon import AmazonSettings
 from gemsbench.data.cards.all_cards import CARDS
+from gemsbench.data.item_text import UNKNOWN_ITEM
 from gemsbench.data.recipe import CaseRules, Recipe
 from gemsbench.errors import CheckError, InputError
 from gemsbench.protocol.prepare import prepare
@@ -58,6 +59,27 @@ def unpinned(recipe: Recipe) -> Recipe:
 
 def run(recipe: Recipe, folder: Path, out: Path) -> dict[str, Any]:
     return prepare(recipe, AmazonSettings(), folder, out, seed=1, history_length=20, negatives=20)
+
+
+def test_books_without_any_title_are_prepared(tmp_path: Path) -> None:
+    """Kindle metadata as it may be: no title, few descriptions."""
+    bought, names = crowd()
+    folder = write(tmp_path / "raw", bought, names, kindle.RECIPE)
+    records = [
+        {
+            "asin": item,
+            "categories": [["Books", "Kindle eBooks"]],
+            **({"description": f"About {item}."} if n % 4 else {}),
+        }
+        for n, item in enumerate(names)
+    ]
+    (folder / "meta_Electronics.json.gz").write_bytes(gzip.compress("\n".join(map(repr, records)).encode()))
+    stats = run(unpinned(kindle.RECIPE), folder, tmp_path / "out")
+    assert stats["item_share"]["title"] == 0.0 and stats["item_share"]["brand"] == 0.0
+    assert stats["item_share"]["description"] == 0.75
+    items = pl.read_parquet(tmp_path / "out" / "items.parquet")
+    texts = dict(items.select("raw_id", "text").iter_rows())
+    assert texts == {item: f"About {item}." if n % 4 else UNKNOWN_ITEM for n, item in enumerate(names)}
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)

@@ -131,6 +131,45 @@ def test_the_target_stands_in_its_history_where_its_purchase_is_not_the_very_las
     assert log.counts["gems: rec test examples with the target in the history"] == 0
 
 
+def test_products_of_no_kept_example_are_no_candidates(tmp_path: Path) -> None:
+    """V's four purchases are events (y, z, w with both before them), but none has five events before it."""
+    days = {item: day for day, item in enumerate("abcdefgh", start=1)}
+    reviews = [
+        *(("U", item, day) for item, day in days.items()),
+        *(("V", item, 40 + n) for n, item in enumerate("xyzw")),
+    ]
+    triples = [*(triple("U", item) for item in days), triple("V", "x")]
+    log = load(write_raw(tmp_path, reviews, triples), ReferenceSettings())
+    assert (log.counts["gensar: users with both"], log.counts["gensar: rec users kept"]) == (2, 2)
+    corpus = dict(log.corpus.select("entry", "split").iter_rows())
+    assert corpus == {**dict.fromkeys("bcdef", "train"), "g": "valid", "h": "test"}
+
+
+def test_products_of_examples_that_are_not_drawn_are_no_candidates() -> None:
+    """Every event has a product of its own, so that a target tells its history; some first products are in none."""
+    users, events = 300, 120
+    splits = ["train"] * (events - 2) + ["valid", "test"]
+    table = pl.DataFrame(
+        {
+            "user": [f"U{u}" for u in range(users) for _ in range(events)],
+            "item": [f"U{u}/{n}" for u in range(users) for n in range(events)],
+            "task": pl.Series(["rec"] * users * events, dtype=pl.Enum(["rec", "src"])),
+            "query": "",
+            "timestamp": list(range(events)) * users,
+            "split": pl.Series(splits * users, dtype=pl.Enum(["train", "valid", "test"])),
+        }
+    )
+    made = build_examples(table, 1)
+    first: dict[str, str] = {}
+    for target, split in made.table.select(pl.col("targets").list.first(), "split").iter_rows():  # train comes first
+        user, _, place = target.partition("/")
+        for number in range(max(0, int(place) - 20), int(place) + 1):
+            first.setdefault(f"{user}/{number}", split)
+    assert made.table["split"].to_physical().is_sorted()
+    assert dict(made.universe.iter_rows()) == first
+    assert 0 < users * events - len(first) < 100
+
+
 def plain_reading(reviews: list[Review], searches: dict[tuple[str, str], str]) -> dict[str, dict[str, Any]]:
     """The rules one user and one event at a time: per user the sequence and the examples before the subsample."""
     found: dict[str, dict[str, Any]] = {}
@@ -171,15 +210,16 @@ def test_everything_is_what_a_plain_reading_of_the_rules_gives(simulated: Path) 
     reading = plain_reading(reviews, {key: query for key, query in searches.items() if key[1] in with_text})
 
     expected, best, others = [], {}, {}
-    universe: set[str] = set()
+    whole: dict[Any, set[str]] = {}  # of an example: its product, and its history before searches are taken out
     for user, made in reading.items():
         for split, event, length, history in made["examples"]:
             task, item, query, day = event
             shown = [(e[1], 1 if e[0] == "rec" else 2) for e in history if task == "src" or e[0] == "rec"]
             row = (split, task, user, day * DAY, query, item, tuple(i for i, _ in shown), tuple(t for _, t in shown))
+            assert row not in whole
+            whole[row] = {item, *(e[1] for e in history)}
             if split != "train":
                 expected.append(row)
-                universe |= {item, *(e[1] for e in history)}
                 continue
             if user not in best or length > best[user][0]:
                 if user in best:
@@ -208,7 +248,11 @@ def test_everything_is_what_a_plain_reading_of_the_rules_gives(simulated: Path) 
         assert set(kept) - {best[user][1]} <= set(rest)
         assert len(kept) == 1 + round(TRAIN_SHARE * len(rest))
     assert sum(len(rest) for rest in others.values()) > 100
-    assert universe <= set(log.corpus["entry"])
+    first: dict[str, str] = {}
+    for split in ("train", "valid", "test"):
+        for row in found[split]:
+            first |= {item: split for item in whole[row] if item not in first}
+    assert dict(log.corpus.select("entry", "split").iter_rows()) == first
     assert set(log.items["raw_id"]) == set(log.corpus["raw_id"])
     assert max(len(history) for *_, history, _ in found["test"]) == 20
 
@@ -289,6 +333,7 @@ def test_items_carry_the_queries_that_were_asked_for_them(tmp_path: Path) -> Non
     queries = dict(log.items.select("raw_id", "queries").iter_rows())
     assert queries["d"] == ["blue case", "red cable"]
     assert queries["e"] == ["red cable"]
+    assert (log.counts["items_with_query"], log.counts["queries"]) == (8, 2)
 
 
 def test_three_in_ten_reviews_are_hidden_rounded_down() -> None:

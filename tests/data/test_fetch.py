@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gemsbench.data import fetch as fetch_module
 from gemsbench.data.fetch import fetch, fetch_source
 from gemsbench.data.recipe import Recipe
 from gemsbench.data.source import RawFile, Source
@@ -146,38 +147,6 @@ def test_no_connection(server: Any, tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
-def test_a_full_disk(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
-
-    real = Path.open
-
-    class Full:
-        def __init__(self, handle: Any) -> None:
-            self.handle = handle
-
-        def __enter__(self) -> Full:
-            return self
-
-        def __exit__(self, *args: object) -> None:
-            self.handle.close()
-
-        def write(self, chunk: bytes) -> int:
-            if self.handle.tell():
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return int(self.handle.write(chunk))
-
-    def open_full(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        handle = real(path, mode, *args, **kwargs)
-        return Full(handle) if path.suffix == ".part" else handle
-
-    monkeypatch.setattr(Path, "open", open_full)
-    with pytest.raises(InputError, match=r"the disk is full.* bytes are kept in .*a\.csv\.download\.part"):
-        get(source, tmp_path)
-    assert left(tmp_path) == ["a.csv.download.part"]
-    monkeypatch.setattr(Path, "open", real)
-    assert (get(source, tmp_path) / "a.csv").read_bytes() == CONTENT
-
-
 def archive(**members: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
@@ -216,6 +185,20 @@ def test_a_wrong_archive(
     assert set(left(tmp_path)) <= {"a"}  # what was right may stay
 
 
+@pytest.mark.parametrize("set_", [True, False])
+def test_files_without_a_mirror_are_not_looked_for_there(
+    set_: bool, zipped: Source, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if set_:
+        monkeypatch.setenv("GEMSBENCH_MIRROR", str(tmp_path))
+    server.files.clear()
+    with pytest.raises(
+        InputError,
+        match=r"404 Not Found\. Without a connection: put a .unpacked., b .unpacked. into .*data/raw/test\.$",
+    ):
+        get(zipped, tmp_path)
+
+
 def test_the_mirror_comes_before_the_network(
     source: Source, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +221,20 @@ def test_the_mirror_comes_before_the_network(
     server.files.clear()
     with pytest.raises(InputError, match=r"GEMSBENCH_MIRROR is .*, but there is no .*there/a\.csv\.gz"):
         get(source, tmp_path)
+
+
+def test_a_recipe_gets_all_its_sources(
+    build_recipe: Callable[..., Recipe], server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files |= {"/a": CONTENT, "/b": b"B" * 100}
+    two = {
+        name: Source(name, name, "", "", "", (raw(name, server.files[f"/{name}"], f"{server.url}/{name}"),))
+        for name in "ab"
+    }
+    monkeypatch.setattr(fetch_module, "SOURCES", two)
+    folder = fetch(build_recipe(sources=("a", "b")), None, 1, tmp_path, quiet=True)
+    assert folder == tmp_path / "data/raw/a" and (folder / "a").read_bytes() == CONTENT
+    assert (folder.parent / "b/b").read_bytes() == b"B" * 100
 
 
 def test_simulated_files_replace_what_was_there(build_recipe: Callable[..., Recipe], tmp_path: Path) -> None:

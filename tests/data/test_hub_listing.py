@@ -216,7 +216,34 @@ def test_a_file_without_a_hash_is_recorded(hub: Any, get: Callable[[], Path], ca
         get()
 
 
-def test_a_mirror_needs_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, get: Callable[[], Path]) -> None:
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.999])
+def test_a_cut_off_file_in_a_mirror_is_not_listed(
+    kept: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, get: Callable[[], Path]
+) -> None:
+    mirror = tmp_path / "mirror/test"
+    mirror.mkdir(parents=True)
+    monkeypatch.setenv("GEMSBENCH_MIRROR", str(tmp_path / "mirror"))
+    for name, path in NAMES.items():
+        (mirror / name).write_bytes(PATHS[path])
+    cut = mirror / "search_train.parquet"
+    cut.write_bytes(cut.read_bytes()[: int(kept * cut.stat().st_size)])
+    with pytest.raises(InputError, match=r"mirror/test/search_train\.parquet: (cut off or damaged|an empty file)"):
+        get()
+    assert list((tmp_path / "data/raw/test").iterdir()) == []
+
+
+def test_what_was_listed_by_the_hub_is_to_be_committed(hub: Any, get: Callable[[], Path], capsys: Any) -> None:
+    folder = get()
+    assert capsys.readouterr().err.splitlines() == [
+        f"Commit {folder}/files.json and the .dvc files beside it: they pin what was fetched."
+    ]
+    get()
+    assert capsys.readouterr().err == "", "said once"
+
+
+def test_a_mirror_needs_no_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, get: Callable[[], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     mirror = tmp_path / "mirror/test"
     mirror.mkdir(parents=True)
     monkeypatch.setenv("GEMSBENCH_MIRROR", str(tmp_path / "mirror"))
@@ -229,6 +256,8 @@ def test_a_mirror_needs_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     folder = get()
     assert {path.name for path in folder.iterdir()} == {*NAMES, LISTING, FETCHED}
     assert json.loads((folder / LISTING).read_text())["revision"] == ""
+    said = capsys.readouterr().err
+    assert "files.json and the .dvc files beside it" in said and "hashes are those of the mirror folder's files" in said
     (folder / "search_train.parquet").unlink()
     (mirror / "search_train.parquet").unlink()
     with pytest.raises(

@@ -143,6 +143,60 @@ def test_a_field_of_the_results_of_another_type(folder: Path, name: str) -> None
         load(folder)
 
 
+ODD = {
+    "not a number": float("nan"),
+    "infinite": float("inf"),
+    "beyond all ids": 1e30,
+    "a fraction": 2.5,
+    "negative": -3.0,
+    "negative whole": -3,
+    "beyond a whole number": 2**53 + 2,
+}
+
+
+@pytest.mark.parametrize("value", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("column", ["user_idx", "recent_clicked_note_idxs"])
+def test_an_odd_id_is_named_with_its_column(folder: Path, column: str, value: float) -> None:
+    odd = pl.lit(value) if column == "user_idx" else pl.concat_list(pl.lit(value), pl.lit(value))
+    retyped(folder, "search_test", column, odd)
+    of = "2 of 2" if column == "user_idx" else "4 of 4"
+    with pytest.raises(
+        InputError, match=rf"search_test.parquet, column {column}: {of} values are no whole numbers from"
+    ):
+        load(folder)
+
+
+@pytest.mark.parametrize("value", ODD.values(), ids=ODD)
+def test_an_odd_note_is_named_with_its_column(folder: Path, value: float) -> None:
+    retyped(folder, "notes", "note_idx", pl.when(pl.col("note_idx") == 7).then(pl.lit(value)).otherwise("note_idx"))
+    with pytest.raises(InputError, match=r"notes.parquet, column note_idx: 1 of 40 values are no whole numbers from 0"):
+        load(folder)
+
+
+@pytest.mark.parametrize("field", ["note_idx", "position"])
+@pytest.mark.parametrize("value", [float("inf"), 1e30, 2.5, -3, 2**53 + 2])
+def test_an_odd_number_among_the_results_is_named(folder: Path, field: str, value: float) -> None:
+    details = "search_result_details_with_idx"
+    odd = pl.element().struct.with_fields(pl.lit(value).alias(field))
+    retyped(folder, "search_test", details, pl.col(details).list.eval(odd))
+    with pytest.raises(InputError, match=rf"search_test.parquet, {field} in {details}: 4 of 4 values are no whole"):
+        load(folder)
+
+
+def test_a_request_without_a_number_is_named(folder: Path) -> None:
+    whole = pl.col("search_idx")
+    retyped(folder, "search_test", "search_idx", pl.when(pl.col("user_idx") == 0).then(None).otherwise(whole))
+    with pytest.raises(InputError, match=r"search_test.parquet, column search_idx: 1 of 2 rows have none"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["qilin", "simulated-qilin"])
+def test_a_missing_file_is_fetched_by_the_name_of_its_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=rf"no recommendation_train.parquet .* Run `gemsbench data fetch {name}`\."):
+        load(tmp_path / name)
+
+
 def test_numbers_stored_in_another_way_are_the_same_log(folder: Path) -> None:
     """Floats where a column once had gaps, true and false for clicks, narrow integers."""
     plain = load(folder)

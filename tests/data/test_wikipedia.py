@@ -176,6 +176,27 @@ def test_the_next_call_reads_the_rest_only(broken: Callable[..., Broken], tmp_pa
     assert not (tmp_path / "wikipedia.checkpoint").exists()
 
 
+def test_a_file_that_does_not_begin_is_tried_again_once_another_has_come(
+    broken: Callable[..., Broken], tmp_path: Path
+) -> None:
+    first, second, third = chosen_files(SETTINGS, 1)
+    streams = broken(None, 0, 0)
+    drawn(tmp_path / "out")
+    assert streams.read == [first, second, second, second, third]
+
+
+def test_without_a_connection_a_later_run_does_not_wait_either(broken: Callable[..., Broken], tmp_path: Path) -> None:
+    """The first file came in an earlier run, which says nothing about this one."""
+    second = chosen_files(SETTINGS, 1)[1]
+    broken(None, 3, 1, 0, 1)
+    with pytest.raises(InputError, match="the stream ended"):
+        drawn(tmp_path / "out")
+    streams = broken(0, 0, 0, 0)
+    with pytest.raises(InputError, match="the stream ended"):
+        drawn(tmp_path / "out")
+    assert streams.read == [second]
+
+
 def test_without_a_connection_nothing_is_tried_again(broken: Callable[..., Broken], tmp_path: Path) -> None:
     streams = broken(0, 0)
     with pytest.raises(InputError, match=r"and 2 more: cannot be read \(the stream ended\).*wikipedia/<edition>/"):

@@ -159,7 +159,10 @@ def test_positive_outside_the_candidates(make_pack) -> None:
 def test_case_without_a_positive(pack) -> None:
     nobody = pl.when(pl.col("case_id") == 106).then(pl.lit([], dtype=pl.List(pl.Int32))).otherwise("positives")
     cut = dataclasses.replace(pack, candidate_table=pack.candidate_table.with_columns(positives=nobody))
-    with pytest.raises(InputError, match=r"1 test cases have no right answer, first: case 106.*eval_modes"):
+    with pytest.raises(
+        InputError,
+        match=r"1 test cases have no right answer, first: case 106.*`gemsbench evaluate` does not average.*eval_modes",
+    ):
         evaluate(pack.scores([descending(12)] * 4), cut)
 
 

@@ -17,6 +17,7 @@ from gemsbench.errors import InputError
 from gemsbench.files import write_json, write_text
 from gemsbench.pipeline import schema
 from gemsbench.pipeline.backbone_jobs import backbone_job
+from gemsbench.pipeline.data_jobs import prepare_job
 from gemsbench.pipeline.environment import job_environment
 from gemsbench.pipeline.job import RULES, Job
 from gemsbench.pipeline.jobs import all_jobs, train_job
@@ -76,11 +77,11 @@ def test_a_method_file_concerns_only_its_own_runs(name: str) -> None:
         assert sees.isdisjoint({"src/gemsbench/registry.py", "src/gemsbench/profile.py"})
 
 
-def test_a_recipe_file_concerns_its_own_data_and_the_tables() -> None:
+def test_a_recipe_file_concerns_its_own_data_and_the_report() -> None:
     for job in all_jobs(profile()):
         sees = "src/gemsbench/data/qilin.py" in code_of(job)
         own = job.rule in ("fetch", "prepare") and job.name == "simulated-qilin"
-        assert sees is (own or job.rule == "tables"), f"{job.rule} {job.name}"
+        assert sees is (own or job.rule in ("tables", "figures")), f"{job.rule} {job.name}"
 
 
 REPORT = {"tables all", "figures all"}
@@ -219,6 +220,15 @@ def test_a_setting_changes_the_jobs_that_use_it() -> None:
     assert differing(smaller) == {*corpus, *REPORT}
     wider = replace(profile(), backbones={"t5-mini": {"width": 32}})
     assert differing(wider) == {*made_of("t5-mini"), *REPORT}
+
+
+def test_the_length_of_histories_is_no_setting_of_a_released_recipe() -> None:
+    chosen = load_profile(Path("config/paper.yaml"))
+    made = {name: prepare_job(chosen, name).settings for name in chosen.recipes}
+    released = {name for name in made if registry.resolve(registry.RECIPES[name]).released}
+    assert released and released != set(made)
+    longer = replace(chosen, history_length=chosen.history_length + 1)
+    assert {name for name in made if prepare_job(longer, name).settings == made[name]} == released
 
 
 def test_the_stages_of_dvc_depend_on_all_that_their_jobs_read(repository: Path) -> None:

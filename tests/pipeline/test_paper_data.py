@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,20 +25,28 @@ from gemsbench.data.simulation.amazon_files import METADATA, REVIEWS, write_amaz
 from gemsbench.data.simulation.qilin_files import write_qilin
 from gemsbench.data.simulation.request_world import RequestWorldSettings
 from gemsbench.data.simulation.world import WorldSettings
+from gemsbench.data.source import RawFile
 from gemsbench.data.sources import SOURCES
 
 COMMIT = "c" * 40
 WORLD = WorldSettings(users=500, items=300, listed_items=330, topics=12, communities=4)
+GONE = "/gone/meta_Electronics.json.gz"
+BUSY = "/product-search-electronics/query_text.txt.gz"
+CUT = "/electronics-2014/reviews_Electronics_5.json.gz"
 PREPARED = ("qilin", "electronics-2014", "qilin-reference", "electronics-2014-reference", "kindle-2014")
 
 
 @dataclass
 class Hosts:
-    """What local servers offer: path -> bytes; asked: the paths of GET requests, in order."""
+    """What local servers offer: path -> bytes; asked: path and first byte of each GET request that was answered.
+
+    failures: path -> what the next GET requests get instead, "cut" (half of the file) or a status.
+    """
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    asked: list[tuple[str, int]] = field(default_factory=list)
+    failures: dict[str, list[str]] = field(default_factory=dict)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -52,14 +60,21 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None:
             self.send_error(404)
             return
+        failures = self.hosts.failures.get(path, [])
+        failure = failures.pop(0) if body and failures else ""
+        if failure.isdigit():
+            self.send_error(int(failure))
+            return
         start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
         self.send_response(206 if start else 200)
         self.send_header("Content-Type", "application/json" if path.startswith("/api/") else "application/octet-stream")
         self.send_header("Content-Length", str(len(content) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.end_headers()
         if body:
-            self.hosts.asked.append(path)
-            self.wfile.write(content[start:])
+            self.hosts.asked.append((path, start))
+            self.wfile.write(content[start : len(content) // 2 if failure == "cut" else None])
 
     def do_GET(self) -> None:
         self._answer(True)
@@ -131,8 +146,8 @@ def _lfs(content: bytes) -> dict[str, Any]:
     return {"size": len(content), "sha256": digest, "oid": digest, "pointerSize": 130}
 
 
-def offer(hosts: Hosts, folder: Path) -> dict[str, dict[str, tuple[str, str, int]]]:
-    """Put simulated files behind the server; return source -> file -> (address, sha256, size)."""
+def offer(hosts: Hosts, folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Put simulated files behind the server; return source -> file -> what the registry is to say of it."""
     reviews, metadata = amazon(folder / "electronics", 3)
     kindle_reviews, kindle_metadata = amazon(folder / "kindle", 4)
     files = {
@@ -146,23 +161,35 @@ def offer(hosts: Hosts, folder: Path) -> dict[str, dict[str, tuple[str, str, int
     hosts.files |= dict.fromkeys(("/api/datasets/THUIR/Qilin", "/api/datasets/THUIR/Qilin/revision/main"), description)
     return {
         source: {
-            name: (f"{hosts.url}/{source}/{name}", hashlib.sha256(content).hexdigest(), len(content))
+            name: known_of(f"{hosts.url}/{source}/{name}", content, SOURCES[source].files)
             for name, content in named.items()
         }
         for source, named in files.items()
     }
 
 
-def exchange(workspace: Any, offered: dict[str, dict[str, tuple[str, str, int]]]) -> None:
-    """Other addresses, hashes and sizes in the registry of sources; no pinned counts in the recipes.
-
-    The metadata of Kindle keeps its unknown hash: the first download is what it is held against later.
-    """
-    unknown = "meta_Kindle_Store.json.gz"
-    known = {
-        s: {n: [u, "" if n == unknown else h, 0 if n == unknown else z] for n, (u, h, z) in f.items()}
-        for s, f in offered.items()
+def known_of(address: str, content: bytes, files: Sequence[RawFile]) -> dict[str, Any]:
+    """What is known of a simulated file: hashes and size of the same kinds as the registry has of the real one."""
+    (real,) = (file for file in files if file.name == address.rpartition("/")[2])
+    return {
+        "url": address,
+        "sha256": hashlib.sha256(content).hexdigest() if real.sha256 else "",
+        "md5": hashlib.md5(content).hexdigest() if real.md5 else "",
+        "size": len(content) if real.size else 0,
+        "further": (),
+        "mirror": "",
     }
+
+
+def hinder(hosts: Hosts, known: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """A first address that has nothing, a server that is busy once, and a download that is cut off once."""
+    elsewhere = known["electronics-2014"]["meta_Electronics.json.gz"]
+    elsewhere |= {"url": f"{hosts.url}{GONE}", "further": (elsewhere["url"],)}
+    hosts.failures |= {BUSY: ["503"], CUT: ["cut"]}
+
+
+def exchange(workspace: Any, known: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Other addresses, hashes and sizes in the registry of sources; no pinned counts in the recipes."""
     with (workspace.root / "src/gemsbench/data/sources.py").open("a") as out:
         out.write(
             f"""
@@ -174,9 +201,7 @@ _OFFERED = {known!r}
 def _exchanged(source: Source) -> Source:
     offered = _OFFERED.get(source.name, {{}})
     files = tuple(
-        dataclasses.replace(f, url=offered[f.name][0], sha256=offered[f.name][1], size=offered[f.name][2],
-                            md5="", further=(), mirror="")
-        for f in source.files if f.name in offered
+        dataclasses.replace(f, **offered[f.name]) for f in source.files if f.name in offered
     )
     return dataclasses.replace(source, files=files) if offered else source
 
@@ -197,24 +222,37 @@ def test_one_command_prepares_the_paper_profile(
     monkeypatch.setenv("HF_ENDPOINT", hosts.url)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     assert set(SOURCES) >= {"electronics-2014", "kindle-2014", "product-search-electronics", "qilin"}
-    exchange(checkout, offer(hosts, tmp_path))
+    known = offer(hosts, tmp_path)
+    kindle = known["kindle-2014"]
+    # As with the real files: of one only the md5 is published, of the other nothing.
+    assert [bool(file["md5"]) and not file["sha256"] for file in kindle.values()] == [True, False]
+    assert not any(kindle["meta_Kindle_Store.json.gz"][name] for name in ("sha256", "md5", "size"))
+    hinder(hosts, known)
+    exchange(checkout, known)
     command = ("--configfile", "config/paper.yaml", "--", "prepared")
     checkout.snakemake(*command)
     results = checkout.root / "results/paper/prepared"
     for recipe in PREPARED:
         assert (results / recipe / "stats.json").is_file()
         checkout.gemsbench("data", "validate", recipe, "--config", "config/paper.yaml")
-    # Two recipes read the files of one source, which are fetched once.
-    fetched = [path for path in hosts.asked if not path.startswith("/api/")]
-    assert len(fetched) == len(set(fetched))
+    # Two recipes read the files of one source, which are fetched once; the cut one is continued where it ended.
+    fetched = [(path, start) for path, start in hosts.asked if not path.startswith("/api/")]
+    rest = (CUT, len(hosts.files[CUT]) // 2)
+    whole = [path for path, start in fetched if (path, start) != rest]
+    assert rest in fetched and set(whole) == {path for path in hosts.files if not path.startswith("/api/")}
+    assert len(whole) == len(set(whole)) == len(fetched) - 1
+    assert not any(hosts.failures.values()) and "/electronics-2014/meta_Electronics.json.gz" in whole
     assert checkout.pending(*command) == {}
     listing = json.loads((checkout.root / "data/raw/qilin/files.json").read_text())
     assert listing["revision"] == COMMIT and len(listing["files"]) == 6
 
     shown = checkout.gemsbench("data", "stats", "electronics-2014", "--config", "config/paper.yaml").stdout
     assert "158,296" in shown and "62,909" in shown
-    # The unknown file is known from now on.
-    path = checkout.root / "data/raw/kindle-2014/meta_Kindle_Store.json.gz"
-    path.write_bytes(packed(["{'asin': 'B000000001'}"]))
-    refused = checkout.gemsbench("data", "fetch", "kindle-2014", "--config", "config/paper.yaml", check=False)
-    assert refused.returncode == 1 and "meta_Kindle_Store.json.gz" in refused.stderr
+    # One file is known by its md5 alone; the unknown one is known from now on.
+    for name in kindle:
+        path = checkout.root / "data/raw/kindle-2014" / name
+        right = path.read_bytes()
+        path.write_bytes(packed(["{'asin': 'B000000001'}"]))
+        refused = checkout.gemsbench("data", "fetch", "kindle-2014", "--config", "config/paper.yaml", check=False)
+        assert refused.returncode == 1 and name in refused.stderr and "md5" in refused.stderr, refused.stderr
+        path.write_bytes(right)

@@ -9,10 +9,15 @@ from typing import Any
 
 import pytest
 
+from gemsbench.data.dvc_pins import Pin, write_pin
+from gemsbench.data.hub_listing import FETCHED, LISTING
+from gemsbench.errors import InputError
 from gemsbench.files import read_json, sha256_file, write_json, write_text
-from gemsbench.pipeline.job import Job
+from gemsbench.pipeline.data_jobs import source_job
+from gemsbench.pipeline.job import MD5, Job, content_hash
 from gemsbench.pipeline.resources import benchmark_path
 from gemsbench.pipeline.state import judge, standing, states
+from gemsbench.pipeline.sync import _drop_untrue_notes, _refuse_altered_downloads
 from gemsbench.provenance import recording
 
 
@@ -201,3 +206,85 @@ def test_pinned_files_are_judged_by_their_pin(tmp_path: Path) -> None:
     assert judge(job) == ("current", "")
     write_text(path, "contenT")
     assert judge(job) == ("stale", "raw.csv is not the pinned file")
+
+
+def test_a_file_known_by_md5_is_judged_and_named_by_it(tmp_path: Path) -> None:
+    """The same identity with and without the file, so that a clone without raw files keeps what was made of them."""
+    path = tmp_path / "raw.gz"
+    write_text(path, "content")
+    pins = {"raw.gz": MD5 + content_hash(path, "md5")}
+    fetch = Job("fetch", "r", tmp_path, outputs={"raw.gz": path}, provenance="", pins=pins)
+    prepare = Job("prepare", "a", tmp_path / "a", {}, {"raw.gz": path}, {"out": tmp_path / "a/out"}, pins=pins)
+    there = prepare.identity()
+    assert judge(fetch) == ("current", "") and there is not None and there.inputs == pins
+    run(prepare)
+    path.unlink()
+    assert prepare.identity() == there
+    assert [state.runs for state in states([fetch, prepare], tmp_path)] == [False, False]
+    write_text(path, "contenT")
+    assert judge(fetch) == ("stale", "raw.gz is not the pinned file")
+    assert judge(prepare) == ("stale", "other inputs")
+
+
+def test_garbage_in_the_place_of_a_download_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file's md5 is published, that of the other is recorded in its .dvc file when it first comes."""
+    monkeypatch.chdir(tmp_path)
+    reviews, metadata = source_job("kindle-2014").outputs.values()
+    write_text(metadata, "whatever came first")
+    assert list(source_job("kindle-2014").pins) == [reviews.name]
+    write_pin(metadata, Pin(content_hash(metadata, "md5"), 19))
+    assert list(source_job("kindle-2014").pins) == [reviews.name, metadata.name]
+    write_text(reviews, "garbage")
+    assert judge(source_job("kindle-2014")) == ("stale", f"{reviews.name} is not the pinned file")
+    known = replace(source_job("kindle-2014"), pins={metadata.name: source_job("kindle-2014").pins[metadata.name]})
+    assert judge(known) == ("current", "")
+    write_text(metadata, "garbage")
+    assert judge(known) == ("stale", f"{metadata.name} is not the pinned file")
+
+
+def hub_files(folder: Path) -> Path:
+    """The listing of a small Qilin and its files, all of which have come."""
+    configs = ("notes", "user_feat", "recommendation_train", "recommendation_test", "search_train", "search_test")
+    files = []
+    for config in configs:
+        write_text(folder / f"{config}.parquet", config)
+        files.append({"name": f"{config}.parquet", "path": "", "size": len(config), "sha256": ""})
+    listing = {"repository": "THUIR/Qilin", "revision": "", "files": files}
+    for name in (LISTING, FETCHED):
+        write_json(folder / name, listing)
+    return folder / "notes.parquet"
+
+
+def test_the_files_behind_a_hubs_note_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    notes = hub_files(Path("data/raw/qilin"))
+    fetch = source_job("qilin")
+    reader = Job("prepare", "q", tmp_path / "q", {}, dict(fetch.outputs), {"out": tmp_path / "q/out"}, pins=fetch.pins)
+    run(reader)
+    assert [state.runs for state in states([fetch, reader], tmp_path)] == [False, False]
+
+    write_text(notes, "longer than listed")
+    (state,) = states([fetch], tmp_path)
+    assert (state.verdict, state.reason) == ("stale", "notes.parquet has 18 bytes, not the listed 5")
+    with pytest.raises(InputError, match=r"qilin: notes\.parquet has 18 bytes.*Delete that file"):
+        _refuse_altered_downloads([state])
+
+    notes.unlink()
+    assert judge(fetch) == ("missing", f"{notes} is missing")
+    assert [state.runs for state in states([fetch, reader], tmp_path)] == [False, False]
+    again = [fetch, replace(reader, settings={"x": 2})]
+    assert [state.runs for state in states(again, tmp_path)] == [True, True]
+    _drop_untrue_notes(again)
+    assert not fetch.outputs[FETCHED].exists() and reader.outputs["out"].exists()
+    assert [state.runs for state in states([fetch, reader], tmp_path)] == [False, False]
+
+
+def test_another_listing_than_that_of_the_files_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    listing = hub_files(Path("data/raw/qilin")).with_name(LISTING)
+    changed = read_json(listing)
+    changed["files"][0]["sha256"] = "0" * 64
+    write_json(listing, changed)
+    assert judge(source_job("qilin")) == ("stale", f"{FETCHED} is not the pinned file")
+    listing.unlink()
+    assert judge(source_job("qilin")) == ("missing", f"{listing} is missing")

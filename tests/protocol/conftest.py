@@ -12,7 +12,9 @@ import polars as pl
 import pytest
 
 from gemsbench.data import schema
+from gemsbench.data.canonical import RAW_ITEMS
 from gemsbench.data.recipe import RawLog, Recipe
+from gemsbench.data.released_log import ReleasedLog
 from gemsbench.protocol.candidates import build_candidates
 from gemsbench.protocol.histories import build_cases
 from gemsbench.protocol.splits import split_interactions
@@ -225,3 +227,91 @@ def unit(request: pytest.FixtureRequest) -> Literal["pair", "task"]:
     """Both split units."""
     unit: Literal["pair", "task"] = request.param
     return unit
+
+
+def _raw_of(entry: str) -> str:
+    return entry.removeprefix("str ")
+
+
+def make_released_log(seed: int = 0, users: int = 12, notes: int = 80, typed: bool = True) -> ReleasedLog:
+    """Examples of a small made-up service; with `typed`, histories name a note by another entry than targets do."""
+    rng = np.random.default_rng(seed)
+    examples: list[dict[str, Any]] = []
+    for user in range(users):
+        for task in ("rec", "src"):
+            for split, rows in (("train", 3), ("valid", 2), ("test", 1)):
+                for row in range(rows):
+                    n_targets = 1 if split != "test" else int(rng.integers(0, 4))
+                    # Test reaches the most notes, train the fewest: each split has entries of its own.
+                    reach = {"train": notes - 30, "valid": notes - 10, "test": notes}[split]
+                    shown = rng.choice(reach, size=int(rng.integers(0, 7)), replace=False)
+                    clicked = rng.choice(reach, size=n_targets, replace=False)
+                    examples.append(
+                        {
+                            "task": task,
+                            "split": split,
+                            "user": f"u{user}",
+                            "query": f"find {row % 2}" if task == "src" else "",
+                            "timestamp": {"train": 100 + row, "valid": 200, "test": 300}[split],
+                            "targets": [f"n{note}" for note in clicked],
+                            "history": [f"{'str ' if typed else ''}n{note}" for note in shown],
+                            "history_tasks": [3] * len(shown),
+                        }
+                    )
+    return released_log_of(examples)
+
+
+def released_log_of(examples: list[dict[str, Any]]) -> ReleasedLog:
+    """A log whose corpus is what its examples name."""
+    first: dict[str, str] = {}
+    for split in schema.SPLITS:
+        for row in examples:
+            if row["split"] == split:
+                for entry in [*row["targets"], *row["history"]]:
+                    first.setdefault(entry, split)
+    corpus = pl.DataFrame(
+        {"entry": list(first), "raw_id": [_raw_of(e) for e in first], "split": list(first.values())},
+        schema={"entry": pl.String, "raw_id": pl.String, "split": pl.String},
+    )
+    raw_ids = sorted({_raw_of(entry) for entry in first})
+    items = [
+        {"raw_id": raw, "title": f"about {raw}", "text": raw, "description": "", "brand": "", "category_paths": []}
+        | {"queries": ["find 1"] if raw.endswith("1") else []}
+        for raw in raw_ids
+    ]
+    return ReleasedLog(
+        example_frame(examples), corpus, pl.DataFrame(items, schema=RAW_ITEMS), {"clicks": len(examples)}
+    )
+
+
+def example_frame(examples: list[dict[str, Any]]) -> pl.DataFrame:
+    kinds = {"targets": pl.List(pl.String), "history": pl.List(pl.String), "history_tasks": pl.List(pl.Int8)}
+    return pl.DataFrame(examples, schema_overrides=kinds)
+
+
+@pytest.fixture(scope="session")
+def make_log() -> Callable[..., ReleasedLog]:
+    """make_released_log, as a fixture."""
+    return make_released_log
+
+
+@pytest.fixture(scope="session")
+def log_of() -> Callable[..., ReleasedLog]:
+    """released_log_of, as a fixture."""
+    return released_log_of
+
+
+@pytest.fixture
+def released_recipe() -> Recipe:
+    """A released recipe whose loader gives make_released_log()."""
+    return Recipe(
+        name="made-up-reference",
+        title="",
+        settings=object,
+        load=lambda folder, settings: make_released_log(),
+        split_unit="task",
+        time_kind={"rec": "exact", "src": "exact"},
+        licence="",
+        citation="",
+        released=True,
+    )

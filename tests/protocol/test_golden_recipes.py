@@ -16,6 +16,8 @@ import pytest
 
 from gemsbench.config import load_settings
 from gemsbench.data.fetch import fetch
+from gemsbench.data.invariants import pin_violations
+from gemsbench.data.sources import SOURCES
 from gemsbench.files import read_json, write_json
 from gemsbench.profile import Profile, load_profile
 from gemsbench.protocol.prepare import prepare
@@ -25,6 +27,10 @@ GOLDEN = Path(__file__).with_name("golden_recipes.json")
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 SIMULATED = ("simulated-amazon", "simulated-qilin")  # with the settings of config/mini.yaml
 REAL = ("lastfm-small", "movielens-small", "journey-small")  # with those of config/mini-real.yaml
+FULL = (
+    *("qilin", "qilin-reference", "electronics-2014", "electronics-2014-reference"),
+    *("kindle-2014", "electronics-2018"),
+)
 PINNED = ("users", "items", "queries", "inter_rec", "inter_src", "cases", "fingerprint")
 
 
@@ -47,6 +53,39 @@ def test_a_simulated_recipe_is_what_it_was(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", REAL)
 def test_a_real_recipe_is_what_it_was(name: str, tmp_path: Path, mirror: Path) -> None:
     assert figures(load_profile(CONFIG / "mini-real.yaml"), name, tmp_path) == read_json(GOLDEN)[name]
+
+
+def linked(name: str, mirror: Path, root: Path) -> None:
+    """Give root the files of a source without a copy; the test is skipped where the mirror lacks one."""
+    source = SOURCES[name]
+    pairs = [(raw.name, mirror / raw.mirror) for raw in source.files]
+    if source.hub is not None:
+        found = sorted((mirror / name).glob("*.parquet"))
+        pairs += [(path.name, path) for path in found] or [("*.parquet", mirror / name / "*.parquet")]
+    absent = [str(path.relative_to(mirror)) for _, path in pairs if not path.is_file()]
+    if absent:
+        pytest.skip(f"GEMSBENCH_MIRROR has no {', '.join(absent)}: the real files could not be looked at")
+    folder = root / "data" / "raw" / name
+    folder.mkdir(parents=True)
+    for target, path in pairs:
+        (folder / target).symlink_to(path.resolve())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
+def test_the_real_files_give_the_published_counts(name: str, tmp_path: Path, mirror: Path) -> None:
+    """Where somebody has them: each hash, and each pin of the recipe. A skip says nothing about the real files."""
+    recipe = resolve(RECIPES[name])
+    for source in recipe.sources:
+        linked(source, mirror, tmp_path)
+    folder = fetch(recipe, recipe.settings(), 1, tmp_path, quiet=True)
+    log = recipe.load(folder, recipe.settings())
+    assert pin_violations(log.counts, recipe) == []
+
+
+def test_every_recipe_of_real_files_is_among_these() -> None:
+    with_sources = {name for name, target in RECIPES.items() if resolve(target).sources}
+    assert with_sources == {*REAL, *FULL}
 
 
 def renew() -> None:

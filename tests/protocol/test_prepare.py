@@ -48,6 +48,8 @@ def test_the_rules_of_a_recipe_reach_its_cases_and_its_funnel(recipe: Make, tmp_
     made = replace(recipe("pair"), cases=CaseRules(min_history=3, train_share=0.3))
     stats = prepare(made, made.settings(), Path("unread"), tmp_path / "out", seed=3, history_length=4, negatives=30)
     assert validate(tmp_path / "out", made, 3) == []
+    stricter = replace(made, cases=CaseRules(min_history=7, train_share=0.1))
+    assert {violation.invariant for violation in validate(tmp_path / "out", stricter, 3)} == {"R-h", "R-s"}
     dropped = [stats["funnel"][name] for name in (SHORT, UNDRAWN)]
     assert min(dropped) > 0 and stats["empty_history"] == {"rec": {}, "src": {}}
     total = [sum(of["inter_rec"] + of["inter_src"] for of in (stats["in_cases"],)) for stats in (plain, stats)]
@@ -63,11 +65,22 @@ def test_sizes_in_cases_and_leaks_are_counted_by_hand() -> None:
         {"user_id": 2, "task": "src", "split": "test", "target_item": 5, "hist_items": []},
         {"user_id": 2, "task": "src", "split": "test", "target_item": 0, "hist_items": [1]},
     ]
-    cases = pl.DataFrame(rows, schema={name: schema.CASES[name] for name in rows[0]})
-    events = pl.DataFrame(schema=schema.INTERACTIONS)
-    found = case_statistics({"cases": cases, "interactions": events, "users": pl.DataFrame({"user_id": [0, 1, 2]})})
-    assert found["in_cases"] == {"users": 2, "items": 4, "inter_rec": 2, "inter_src": 2}
-    assert found["leak_rate"] == {"rec": {"train": 0.0, "test": 1.0}, "src": {"test": 0.0}}
+    rows += [
+        {"user_id": 1, "task": "src", "split": "test", "target_item": 3, "hist_items": [4, 1]},
+        {"user_id": 1, "task": "rec", "split": "train", "target_item": 4, "hist_items": [4]},
+    ]
+    cases = pl.DataFrame(rows, schema={name: schema.CASES[name] for name in rows[0]}).with_row_index("case_id")
+    # The second target of case 4 stands in its history; case 3 has no target, so nothing that could stand there.
+    lists = {"case_id": [1, 2, 3, 4], "positives": [[2], [5], [], [3, 4]]}
+    tables = {
+        "cases": cases.with_columns(pl.col("case_id").cast(pl.Int64)),
+        "candidates": pl.DataFrame(lists, schema_overrides={"positives": pl.List(pl.Int32)}),
+        "interactions": pl.DataFrame(schema=schema.INTERACTIONS),
+        "users": pl.DataFrame({"user_id": [0, 1, 2]}),
+    }
+    found = case_statistics(tables)
+    assert found["in_cases"] == {"users": 3, "items": 5, "inter_rec": 3, "inter_src": 3}
+    assert found["leak_rate"] == {"rec": {"train": 0.5, "test": 1.0}, "src": {"test": 0.5}}
 
 
 def test_train_counts_are_of_train_events_only(recipe: Make, tmp_path: Path) -> None:
@@ -171,6 +184,11 @@ def test_a_recipe_that_is_too_small_is_refused(recipe: Make, tmp_path: Path) -> 
 def _first_events(made: Any, settings: Any) -> Any:
     log = made.load(Path("unread"), settings)
     return replace(log, events=log.events.unique("user", keep="first", maintain_order=True))
+
+
+def test_a_folder_that_is_not_there_names_its_recipe(recipe: Make, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none: is not there\. Make it: `gemsbench data prepare world`"):
+        validate(tmp_path / "none", recipe("pair"), 3)
 
 
 def test_validate_names_what_was_changed(recipe: Make, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def render(path: Path, config: dict[str, object]) -> str:
     return str(publish_parts(plain, writer="html", settings_overrides=settings)["html_body"])
 
 
-@pytest.mark.parametrize("profile", ["mini", "mini-real"])
+@pytest.mark.parametrize("profile", ["mini", "mini-real", "paper"])
 def test_every_caption_renders_without_a_warning(repository: Path, profile: str) -> None:
     config = yaml.safe_load((repository / "config" / f"{profile}.yaml").read_text(encoding="utf-8"))
     captions = sorted((repository / "workflow" / "report").glob("*.rst"))

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from gemsbench.data.amazon import SIMULATED
-from gemsbench.data.recipe import Card, CaseRules, Recipe
+from gemsbench.data.cards.all_cards import CARDS
+from gemsbench.data.cards.card import Card
+from gemsbench.data.recipe import CaseRules, Recipe
 from gemsbench.data.source import HubDataset, RawFile, Source
 from gemsbench.registry import RECIPES
+from gemsbench.report import dataset_card
 from gemsbench.report.dataset_card import UNKNOWN, render_card, static_cards, write_cards
 
 KNOWN = RawFile(
@@ -48,11 +51,21 @@ def recipe(**fields: Any) -> Recipe:
         "pins": {"review_lines": 1_689_188},
         "min_shares": {"title": 0.95},
         "k_core": 5,
-        "card": Card("What it is.", ("First step.", "Second step."), ("A flaw with <tags> and *stars*.",)),
     }
     return dataclasses.replace(SIMULATED, **(values | fields))
 
 
+@pytest.fixture
+def own_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card("What it is.", ("First step.", "Second step."), ("A flaw with <tags> and *stars*.",))
+    monkeypatch.setattr(dataset_card, "CARDS", {"electronics-2014": card})
+
+
+def test_every_registered_recipe_has_words_and_no_other() -> None:
+    assert set(CARDS) == set(RECIPES)
+
+
+@pytest.mark.usefixtures("own_card")
 def test_a_card_says_what_the_recipe_and_its_sources_say() -> None:
     text = render_card(recipe(cases=CaseRules(5, 0.3), paper_row="Amazon"), [SOURCE])
     for piece in (
@@ -71,7 +84,7 @@ def test_a_card_says_what_the_recipe_and_its_sources_say() -> None:
         "| 1,689,188 |",
         "**Times**: recommendation: to the day, search: to the day.",
         "by purchase: a user's last purchase is test",
-        "at least 5 events before the target; 30% of a user's training cases, the last one always",
+        "at least 5 events before the target; for training the last case of a user and 30 % of the others.",
         "at least 5 recommendation events",
         "**Items with a value, at least**: title 95%.",
         "only those with both behaviours",
@@ -82,8 +95,9 @@ def test_a_card_says_what_the_recipe_and_its_sources_say() -> None:
     assert "Measured" not in text
 
 
+@pytest.mark.usefixtures("own_card")
 def test_a_card_says_nothing_that_the_recipe_does_not_say() -> None:
-    bare = recipe(name="canonical", sources=(), card=None, pins={}, min_shares={}, k_core=0, both_behaviours=False)
+    bare = recipe(name="canonical", sources=(), pins={}, min_shares={}, k_core=0, both_behaviours=False)
     text = render_card(bare, [])
     for word in (
         "Known flaws",

@@ -29,10 +29,18 @@ from gemsbench.report.dataset_statistics import (
     sizes,
     unknown_shares,
 )
-from gemsbench.report.dataset_tokens import Vocabulary
+from gemsbench.report.dataset_tokens import FILE, Vocabulary
 
 RECIPE = dataclasses.replace(SIMULATED, name="electronics-2014", paper_row="Amazon")
 RELEASED = dataclasses.replace(RECIPE, released=True)
+WORDS = json.dumps(  # a tokenizer that knows one word
+    {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "Whitespace"},
+        "model": {"type": "WordLevel", "vocab": {"red": 0, "<unk>": 1}, "unk_token": "<unk>"},
+    }
+)
 SPLITS = {"train": 4, "valid": 2, "test": 2}
 STATS: Mapping[str, Any] = {
     "users": 192_403,
@@ -134,6 +142,11 @@ def test_the_funnel_keeps_its_order_and_says_what_was_removed() -> None:
     assert any("12" in note for note in section.notes)
 
 
+def test_the_lines_of_a_source_are_named_in_order() -> None:
+    stats = {**STATS, "stages": ["items_in_reviews", "made up", "review_lines", "items", "repeated_reviews"]}
+    assert any("line 1, 3:" in note for note in funnel(RECIPE, stats).notes)
+
+
 def test_a_stage_of_nothing_has_no_share() -> None:
     stats = {**STATS, "funnel": {"items_in_reviews": 0, "items": 0}, "stages": ["items_in_reviews", "items"]}
     assert funnel(RECIPE, stats).rows[1][3:6] == (1, None, 0)
@@ -191,6 +204,21 @@ def test_without_the_tokenizers_library_the_rest_is_printed(tmp_path: Path, monk
     monkeypatch.setattr("gemsbench.report.dataset_statistics.find_spec", lambda name: None)
     section = unknown_shares(tmp_path, [Vocabulary("t5-mini", tmp_path)], [], 1)
     assert section.rows == () and "pip install 'gemsbench[methods]'" in section.notes[0]
+
+
+def test_a_tokenizer_that_cannot_be_read_is_a_remark_and_the_others_are_tried(tmp_path: Path) -> None:
+    for name in ("items", "queries"):
+        files.write_table(
+            tmp_path / f"{name}.parquet", pl.DataFrame({"raw_id": ["a", "b"], "text": ["red", "blue red"]})
+        )
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    for folder, content in ((broken, "<html>"), (whole, WORDS)):
+        folder.mkdir()
+        (folder / FILE).write_text(content, encoding="utf-8")
+    section = unknown_shares(tmp_path, [Vocabulary("one", broken), Vocabulary("two", whole)], [], 1)
+    assert {row[0] for row in section.rows} == {"two"} and section.rows[0][4] == pytest.approx(1 / 3)
+    (remark,) = (note for note in section.notes if note.startswith("one:"))
+    assert str(broken) in remark and "cannot be read" in remark
 
 
 @pytest.mark.parametrize("key", ["in_cases", "leak_rate", "stages", "users"])

@@ -16,6 +16,7 @@ from gemsbench.errors import GemsbenchError
 from gemsbench.pipeline.environment import job_environment
 from gemsbench.pipeline.backbone_jobs import BASIS
 from gemsbench.pipeline.data_jobs import results_folder
+from gemsbench.pipeline.job import MD5
 from gemsbench.pipeline.jobs import all_jobs
 from gemsbench.pipeline.resources import needs
 from gemsbench.pipeline.settings_files import settings_path, write_settings
@@ -148,14 +149,18 @@ def settings_of(job):
 
 
 def fetched_files(job):
-    """Raw files as outputs: downloads are checked by hash where one is known, never removed before the job runs."""
+    """Raw files as outputs: downloads are checked by hash where one is known, never removed before the job runs.
+
+    `gemsbench data fetch` has compared them with every hash it knows; Snakemake again with the sha256.
+    """
     if job.provenance:
         return [ensure(str(path), non_empty=True) for path in (*job.outputs.values(), job.provenance_path)]
-    return [downloaded_file(path, job.pins.get(name)) for name, path in job.outputs.items()]
+    return [downloaded_file(path, job.pins.get(name, "")) for name, path in job.outputs.items()]
 
 
-def downloaded_file(path, sha256):
-    return ensure(update(str(path)), sha256=sha256) if sha256 else ensure(update(str(path)), non_empty=True)
+def downloaded_file(path, pin):
+    known = pin and not pin.startswith(MD5)
+    return ensure(update(str(path)), sha256=pin) if known else ensure(update(str(path)), non_empty=True)
 
 
 def backbone_files(job):

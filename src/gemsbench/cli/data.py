@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemsbench.cli.options import DEFAULT_CONFIG, Config, Out, Quiet, RecipeName, results_folder
-from gemsbench.errors import CheckError
+from gemsbench.errors import CheckError, InputError
 
 if TYPE_CHECKING:
     from gemsbench.data.corpus import Corpus
@@ -47,9 +48,18 @@ def _recipe(profile: Profile, config: Path, name: str) -> tuple[Recipe, Any]:
     from gemsbench.config import load_settings
     from gemsbench.registry import RECIPES, lookup, resolve
 
+    _named(profile.recipes, name, config)
     values = lookup(profile.recipes, name, f"recipe of {config}")
     recipe = resolve(RECIPES[name])
     return recipe, load_settings(recipe.settings, values, f"{config}: recipes.{name}")
+
+
+def _named(known: Iterable[str], name: str, config: Path) -> None:
+    """Raise InputError with the line to add when a registered recipe is not among the known names."""
+    from gemsbench.registry import RECIPES
+
+    if name in RECIPES and name not in known:
+        raise InputError(f"{config} does not name recipe '{name}': add `{name}: {{}}` under recipes of {config}.")
 
 
 def corpus_of(profile: Profile, config: Path, name: str) -> tuple[Corpus, Any]:
@@ -70,9 +80,9 @@ def fetch(recipe: SourceName, config: Config = DEFAULT_CONFIG, quiet: Quiet = Fa
 
     profile = load_profile(config)
     sources = _sources(profile)
-    lookup(
-        dict.fromkeys((*profile.recipes, *corpora(profile), *sources)), recipe, f"recipe, corpus or source of {config}"
-    )
+    known = dict.fromkeys((*profile.recipes, *corpora(profile), *sources))
+    _named(known, recipe, config)
+    lookup(known, recipe, f"recipe, corpus or source of {config}")
     if recipe in sources:
         download_source(recipe, quiet=quiet)
     else:
@@ -190,12 +200,18 @@ def card(
     config: Config = DEFAULT_CONFIG,
     out: Annotated[Path | None, typer.Option("--out", help="File to write; default: print.")] = None,
 ) -> None:
-    """Print the card of a recipe in Markdown: what it is, how it is cut, terms, flaws; measured numbers if prepared."""
+    """Print the card of a recipe in Markdown: what it is, how it is cut, terms, flaws; measured numbers if prepared.
+
+    Without a profile at the default place the card has no measured numbers.
+    """
     from gemsbench.cli.dataset_pages import card_page
     from gemsbench.files import write_text
     from gemsbench.profile import load_profile
 
-    page = card_page(recipe, results_folder(load_profile(config).profile) / "prepared" / recipe)
+    prepared = None
+    if config != DEFAULT_CONFIG or config.is_file():
+        prepared = results_folder(load_profile(config).profile) / "prepared" / recipe
+    page = card_page(recipe, prepared, config)
     if out is None:
         typer.echo(page, nl=False)
         return

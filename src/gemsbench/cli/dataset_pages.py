@@ -31,19 +31,24 @@ def statistics_page(
     return as_text(sections)
 
 
-def card_page(name: str, prepared: Path) -> str:
+def card_page(name: str, prepared: Path | None, config: Path) -> str:
     """The card of a registered recipe as Markdown, with measured numbers where its statistics are in `prepared`.
 
-    Raises InputError with the nearest name when there is no such recipe, and with the command to run when the
-    statistics are of an earlier version.
+    prepared: None without a profile. Statistics that cannot be read, or are of an earlier version, are a remark that
+    names the command to run. Raises InputError with the nearest name when there is no such recipe.
     """
     from gemsbench.data.sources import SOURCES
+    from gemsbench.errors import InputError
     from gemsbench.registry import RECIPES, lookup, resolve
-    from gemsbench.report.dataset_card import render_card
+    from gemsbench.report.dataset_card import render_card, without_statistics
     from gemsbench.report.dataset_statistics import read_statistics
 
     recipe: Recipe = resolve(lookup(RECIPES, name, "recipe"))
     sources = [SOURCES[source] for source in recipe.sources]
-    if not (prepared / "stats.json").is_file():
+    if prepared is None or not (prepared / "stats.json").is_file():
         return render_card(recipe, sources)
-    return render_card(recipe, sources, read_statistics(prepared, f"gemsbench data prepare {name}"))
+    try:
+        statistics = read_statistics(prepared, f"gemsbench data prepare {name} --config {config}")
+    except InputError as error:
+        return render_card(recipe, sources) + without_statistics(str(error))
+    return render_card(recipe, sources, statistics)

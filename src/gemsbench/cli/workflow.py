@@ -28,6 +28,7 @@ def plan(
 
     from gemsbench.pipeline.plan import HEADERS
     from gemsbench.pipeline.plan import plan as make_plan
+    from gemsbench.pipeline.resources import RESOURCES
     from gemsbench.profile import load_profile
 
     made = make_plan(load_profile(config), cores)
@@ -36,7 +37,12 @@ def plan(
     typer.echo(tabulate(rows, HEADERS, tablefmt="simple", colalign=alignment, disable_numparse=True))
     to_run = sum(rule.to_run for rule in made.rules)
     if to_run:
-        typer.echo(f"\n{to_run} jobs to run, about {made.seconds / 60:.1f} min on {made.cores} cores.")
+        about = "at most about" if made.unmeasured else "about"
+        typer.echo(f"\n{to_run} jobs to run, {about} {made.seconds / 60:.1f} min on {made.cores} cores.")
+        if made.unmeasured:
+            typer.echo(f"Upper limits of {RESOURCES}, as no earlier run is there: {', '.join(made.unmeasured)}.")
+        if made.guessed:
+            typer.echo(f"Guesses among them, never measured anywhere: {', '.join(made.guessed)}.")
     else:
         typer.echo("\nNothing to run: every result is that of the present settings, inputs and code.")
     if why:

@@ -84,14 +84,19 @@ def read_reviews(folder: Path, pattern: str = "reviews_*.json.gz") -> tuple[pl.D
     return _read_reviews(check), check
 
 
-def read_items(folder: Path, wanted: pl.Series) -> tuple[pl.DataFrame, LineCheck, dict[str, int]]:
+def read_items(
+    folder: Path, wanted: pl.Series, *, make_queries: bool = True
+) -> tuple[pl.DataFrame, LineCheck, dict[str, int]]:
     """What meta_*.json.gz of folder says of the wanted products: RawLog.items sorted by raw_id, and their counts.
 
-    wanted: product ids (str), repeated or not; one without a metadata line gets empty fields. Raises as `load` does.
+    wanted: product ids (str), repeated or not; one without a metadata line gets empty fields. make_queries False leaves
+    queries empty, and out of the counts. Raises as `load` does.
     """
     check = LineCheck(only_file(folder, METADATA_PATTERN))
     counts: dict[str, int] = {}
-    items = _read_items(wanted.unique().sort(), check, counts)
+    products = wanted.unique().sort()
+    described = item_table(wanted_records(check.path, products, check))
+    items = finished_items(products, described, check, counts, make_queries=make_queries)
     return items, check, counts
 
 
@@ -167,15 +172,18 @@ def purchase_events(purchases: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _read_items(wanted: pl.Series, check: LineCheck, counts: dict[str, int]) -> pl.DataFrame:
-    described = item_table(wanted_records(check.path, wanted, check))
-    return finished_items(wanted, described, check, counts)
-
-
 def finished_items(
-    wanted: pl.Series, described: pl.DataFrame, check: LineCheck, counts: dict[str, int]
+    wanted: pl.Series,
+    described: pl.DataFrame,
+    check: LineCheck,
+    counts: dict[str, int],
+    *,
+    make_queries: bool = True,
 ) -> pl.DataFrame:
-    """RawLog.items in the order of wanted, from what was read of them (ITEM_COLUMNS); counts is added to."""
+    """RawLog.items in the order of wanted, from what was read of them (ITEM_COLUMNS); counts is added to.
+
+    make_queries False: queries are empty, and not counted.
+    """
     check.finish()
     items = wanted.alias("raw_id").to_frame().join(described, on="raw_id", how="left", maintain_order="left")
     no_paths = pl.lit([], dtype=pl.List(pl.List(pl.String)))
@@ -183,18 +191,29 @@ def finished_items(
         *(clean_text(items[name]) for name in ("title", "description", "brand")),
         pl.col("category_paths").fill_null(no_paths),
     )
-    items = add_queries(items.with_columns(compose("title", "description", "brand")))
+    items = items.with_columns(
+        compose("title", "description", "brand"), pl.lit([], dtype=pl.List(pl.String)).alias("queries")
+    )
     counts |= {
         "metadata_lines": check.lines,
         "malformed_metadata_lines": check.malformed,
         "items_with_metadata": described.height,
         "items_with_text": items.filter((pl.col("title") != "") | (pl.col("description") != "")).height,
         "items_without_any_text": items.filter(pl.col("text") == UNKNOWN_ITEM).height,
+    }
+    if make_queries:
+        items = add_queries(items)
+        counts |= query_counts(items)
+    columns = ("raw_id", "title", "description", "brand", "text", "category_paths", "queries")
+    return items.select(columns)
+
+
+def query_counts(items: pl.DataFrame) -> dict[str, int]:
+    """How many items have queries (column queries, list[str]), and how many queries they have between them."""
+    return {
         "items_with_query": items.filter(pl.col("queries").list.len() > 0).height,
         "queries": items["queries"].explode(empty_as_null=False).n_unique(),
     }
-    columns = ("raw_id", "title", "description", "brand", "text", "category_paths", "queries")
-    return items.select(columns)
 
 
 def item_table(records: Iterable[Mapping[str, Any]]) -> pl.DataFrame:

@@ -33,6 +33,7 @@ REVIEWS_PATTERN = "*_5.json.gz"
 LONGEST_LEVEL = 60  # characters; what is longer is a product feature, not a category
 _LISTS = ("category", "description", "feature")
 _COLUMNS = {name: pl.String() for name in ("asin", "title", "brand")} | {name: pl.List(pl.String) for name in _LISTS}
+_BY = r"^\s*by\s+"  # the page's own word before a name: "\n by\n Zen"
 # Some titles are a script of the page instead, which reads the clock.
 _SCRIPT = "getTime"
 
@@ -116,7 +117,7 @@ def _as_items(records: pl.DataFrame) -> pl.DataFrame:
         raw_id="asin",
         title=pl.when(script).then(pl.lit("")).otherwise("title"),
         description=paragraphs.list.drop_nulls().list.join(" "),
-        brand="brand",
+        brand=pl.col("brand").str.replace(_BY, ""),
         path=category_path(pl.col("category")),
     )
     return items.select(*(name for name in ITEM_COLUMNS if name != "category_paths"), _paths(items["path"]))

@@ -61,6 +61,12 @@ class CanonicalTables:
     malformed: int = 0
 
 
+def hashed_users(users: pl.Series) -> pl.Series:
+    """raw_id of each user (str): the salted sha256 of the source's id, in hexadecimal."""
+    hashed = [hashlib.sha256((USER_SALT + user).encode()).hexdigest() for user in users]
+    return pl.Series("raw_id", hashed, dtype=pl.String)
+
+
 def canonical_tables(log: RawLog, recipe: Recipe, seed: int) -> CanonicalTables:
     """Canonical tables of a raw log; the same for every order of its rows.
 
@@ -187,9 +193,8 @@ def _finished_users(users: pl.DataFrame, interactions: pl.DataFrame) -> pl.DataF
     per_task = interactions.group_by("user_id").agg(
         n_src=(pl.col("task") == "src").sum().cast(pl.Int32), n_rec=(pl.col("task") == "rec").sum().cast(pl.Int32)
     )
-    hashed = [hashlib.sha256((USER_SALT + user).encode()).hexdigest() for user in users["user"]]
     return (
-        users.with_columns(raw_id=pl.Series(hashed, dtype=pl.String))
+        users.with_columns(raw_id=hashed_users(users["user"]))
         .join(per_task, on="user_id", how="left", maintain_order="left")
         .with_columns(pl.col("n_src", "n_rec").fill_null(0))
         .pipe(schema.conform, schema.USERS, "users")

@@ -8,9 +8,11 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.progress import (
@@ -35,7 +37,7 @@ _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class FullDiskError(InputError):
-    """There is no room for the file; no other address helps."""
+    """There is no room for the file, or for what is unpacked from it; no other address helps."""
 
 
 class _CutOffError(Exception):
@@ -73,8 +75,9 @@ def download(
 
     addresses: of the same bytes; each gets ATTEMPTS, and attempts that bring PROGRESS or more do not count. accept:
     called with the address when target is whole; an InputError of it means that the content is wrong, and the next
-    address is tried. size: bytes, 0 unknown; a server that offers another number is refused before anything is stored.
-    by_hand ends the messages: where the user may put the file.
+    address of another host is tried; a FullDiskError of it says nothing about the content, which is kept.
+    size: bytes, 0 unknown; a server that offers another number is refused before anything is stored. by_hand ends the
+    messages: where the user may put the file.
 
     target's .part file is continued where the server allows it: also at another address and in a later process, when
     the server's total is `size`, or is the total that the part began with; a part begun by an earlier process is
@@ -85,9 +88,12 @@ def download(
     part = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
     problems = []
+    wrong = set()  # hosts whose content was refused: http and https of one host, say, have the same files
     with _progress(quiet) as progress:
         transfer = _Transfer(part, size, progress, progress.add_task(target.name, total=size or None))
         for url in addresses:
+            if urlsplit(url).hostname in wrong:
+                continue
             try:
                 _from_address(transfer, url)
                 part.replace(target)
@@ -95,13 +101,31 @@ def download(
                 return
             except _RefusedError as error:
                 problems.append(f"{url}: {error}.")
-            except FullDiskError:
-                raise
+            except FullDiskError as error:
+                if not target.is_file():
+                    raise
+                target.replace(part)
+                raise FullDiskError(f"{error} {_left(part)}") from error
             except InputError as error:
                 target.unlink(missing_ok=True)
+                wrong.add(urlsplit(url).hostname)
                 problems.append(str(error))
     which = f"None of the {len(problems)} addresses gave the file. " if len(problems) > 1 else ""
     raise InputError(f"{which}{' '.join(problems)} {_left(part)}{by_hand}")
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Within the block path is written; a full disk raises FullDiskError naming it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise FullDiskError(
+            f"{path}: the disk is full. Free space on the disk that holds {path.parent.resolve()} and run the same "
+            "command again."
+        ) from error
 
 
 def _progress(quiet: bool) -> Progress:
@@ -178,6 +202,9 @@ def _receive(transfer: _Transfer, response: http.client.HTTPResponse, have: int)
     resumed = response.status == 206
     start = have if resumed else 0
     total = _total(response, start)
+    if resumed and _start(response, have) != have:
+        transfer.part.unlink()
+        raise _CutOffError("the server continued at another place than asked; the kept part was dropped")
     chunk = _read(response)
     page = response.headers.get_content_type() in ("text/html", "application/xhtml+xml")
     if page or (not start and chunk.lstrip()[:14].lower().startswith(_HTML)):
@@ -198,6 +225,12 @@ def _receive(transfer: _Transfer, response: http.client.HTTPResponse, have: int)
     received = _store(transfer, response, chunk, start)
     if received < (total or transfer.size):
         raise _CutOffError(f"cut off after {received} of {total or transfer.size} bytes")
+
+
+def _start(response: http.client.HTTPResponse, asked: int) -> int:
+    """Number of the first byte that comes; asked where the server does not say."""
+    stated = (response.headers.get("Content-Range") or "").removeprefix("bytes").strip().partition("-")[0]
+    return int(stated) if stated.isdigit() else asked
 
 
 def _total(response: http.client.HTTPResponse, start: int) -> int:
@@ -223,19 +256,14 @@ def _store(transfer: _Transfer, response: http.client.HTTPResponse, chunk: bytes
     """Append what comes to the part, or begin it anew (start 0); return its length."""
     received = start
     try:
-        with transfer.part.open("ab" if start else "wb") as handle:
+        with room_for(transfer.part), transfer.part.open("ab" if start else "wb") as handle:
             while chunk:
                 handle.write(chunk)
                 received += len(chunk)
                 transfer.progress.update(transfer.task, completed=received)
                 chunk = _read(response)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise FullDiskError(
-            f"{transfer.part}: the disk is full. Free space on the disk that holds {transfer.part.parent.resolve()}. "
-            f"{_left(transfer.part)}"
-        ) from error
+    except FullDiskError as error:
+        raise FullDiskError(f"{error} {_left(transfer.part)}") from error
     return received
 
 

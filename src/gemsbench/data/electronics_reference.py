@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from gemsbench.data import schema
-from gemsbench.data.amazon import read_items, read_reviews
+from gemsbench.data.amazon import query_counts, read_items, read_reviews
 from gemsbench.data.gems_examples import MAX_HISTORY, Examples, build_examples
 from gemsbench.data.gensar_events import ordered_events, searches_of, split_per_task, with_both_before
 from gemsbench.data.product_search import read_queries, read_triples
@@ -41,13 +41,15 @@ def load(folder: Path, settings: ReferenceSettings) -> ReleasedLog:
     files = {split: read_triples(beside, split, queries.len()) for split in ("train", "test")}
     triples = pl.concat([table for table, _ in files.values()])
     searches = searches_of(triples, reviews, settings.draw_seed)
-    items, item_check, item_counts = read_items(folder, reviews["item"])
+    items, item_check, item_counts = read_items(folder, reviews["item"], make_queries=False)
+    items = _with_their_queries(items, triples, queries)
     checks = (review_check, item_check, *(check for _, check in files.values()))
     counts = {
         "review_lines": review_check.lines,
         "users_in_reviews": reviews["user"].n_unique(),
         "items_in_reviews": reviews["item"].n_unique(),
         **item_counts,
+        **query_counts(items),
         "search_queries": queries.len(),
         **{f"search_triples_{split}": check.lines for split, (_, check) in files.items()},
         "searches": searches.height,
@@ -59,7 +61,7 @@ def load(folder: Path, settings: ReferenceSettings) -> ReleasedLog:
     return ReleasedLog(
         examples=examples.table,
         corpus=universe.select(entry="item", raw_id="item", split="split"),
-        items=_with_their_queries(items, triples, queries),
+        items=items,
         counts=counts,
         max_history=MAX_HISTORY,
         skipped=tuple(line for check in checks for line in check.listed),
@@ -120,7 +122,7 @@ def _count_examples(examples: Examples, counts: dict[str, int]) -> None:
 
 
 def _with_their_queries(items: pl.DataFrame, triples: pl.DataFrame, queries: pl.Series) -> pl.DataFrame:
-    """Items whose queries are those that Ai et al. made of their categories, in place of ours."""
+    """The items with the queries that Ai et al. made of their categories."""
     asked = triples.select(raw_id="item", number="query").unique().join(items, on="raw_id", how="semi")
     asked = asked.with_columns(queries=queries.gather(asked["number"]))
     per_item = asked.group_by("raw_id").agg(pl.col("queries").unique().sort())

@@ -14,7 +14,7 @@ from typing import Any
 
 from gemsbench.data import dvc_pins, hub_listing
 from gemsbench.data.corpus import Corpus
-from gemsbench.data.download import download
+from gemsbench.data.download import download, room_for
 from gemsbench.data.made_files import make_files
 from gemsbench.data.raw_content import digests, require_content
 from gemsbench.data.recipe import Recipe
@@ -58,8 +58,21 @@ def fetch_source(source: Source, root: Path, *, quiet: bool = False) -> Path:
     finally:  # what has come stays, and DVC keeps it, when a later file fails
         _noted(root, folder, [raw for raw in files if (folder / raw.name).is_file()])
     if source.hub is not None:
-        write_text(folder / hub_listing.FETCHED, (folder / hub_listing.LISTING).read_text(encoding="utf-8"))
+        _note_listing(folder, bool(listing.revision))
     return folder
+
+
+def _note_listing(folder: Path, of_hub: bool) -> None:
+    """Record that the files of a listing have come; the first time, ask for the listing to be committed."""
+    listed = (folder / hub_listing.LISTING).read_text(encoding="utf-8")
+    fetched = folder / hub_listing.FETCHED
+    if not fetched.is_file() or fetched.read_text(encoding="utf-8") != listed:
+        local = "" if of_hub else " Its hashes are those of the mirror folder's files, nobody else's."
+        print(
+            f"Commit {folder / hub_listing.LISTING} and the .dvc files beside it: they pin what was fetched.{local}",
+            file=sys.stderr,
+        )
+    write_text(fetched, listed)
 
 
 def _present(path: Path, raw: RawFile) -> bool:
@@ -141,7 +154,8 @@ def _downloaded(files: Sequence[RawFile], folder: Path, quiet: bool) -> None:
         for raw in files:
             with atomic_path(folder / raw.name) as temporary:
                 if raw.member:
-                    _extract(arrived, raw, temporary, url)
+                    with room_for(folder / raw.name):
+                        _extract(arrived, raw, temporary, url)
                 else:
                     shutil.move(arrived, temporary)
                 shown = f"{url} ({raw.member})" if raw.member else url
@@ -168,9 +182,11 @@ def _extract(archive: Path, raw: RawFile, target: Path, url: str) -> None:
 def _by_hand(files: Sequence[RawFile], folder: Path) -> str:
     names = ", ".join(f"{raw.name} (unpacked)" if raw.unpacked else raw.name for raw in files)
     mirror = _mirror_folder()
-    if mirror:
+    if not any(raw.mirror for raw in files):
+        mirror_says = ""
+    elif mirror:
         absent = ", ".join(str(path) for path in (_mirror_path(raw) for raw in files) if path and not path.is_file())
         mirror_says = f"{MIRROR} is {mirror}, but there is no {absent}." if absent else f"{MIRROR} is {mirror}."
     else:
         mirror_says = f"Or set {MIRROR} to a folder that holds {', '.join(raw.mirror for raw in files if raw.mirror)}."
-    return f"Without a connection: put {names} into {folder}. {mirror_says}"
+    return f"Without a connection: put {names} into {folder}. {mirror_says}".rstrip()

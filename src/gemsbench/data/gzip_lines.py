@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gemsbench.data.malformed import stop_above_limit
+from gemsbench.data.malformed import stop_above_limit, stop_early
 from gemsbench.errors import InputError
 
 CHUNK_BYTES = 1 << 25
@@ -29,10 +29,11 @@ class LineCheck:
     listed: list[str] = field(default_factory=list)  # "file:line: reason"
 
     def skip(self, line: int, reason: str) -> None:
-        """Note one malformed line (1-based)."""
+        """Note one malformed line (1-based, in order); raises InputError where the file cannot be the right one."""
         self.malformed += 1
         if len(self.listed) < _LISTED:
             self.listed.append(f"{self.path.name}:{line}: {reason}")
+        stop_early(self.path, self.malformed, line, self.listed)
 
     def finish(self) -> None:
         """Raise InputError when the file is empty or more than 0.1 % of the judged lines are malformed."""

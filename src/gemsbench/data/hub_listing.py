@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from gemsbench.data.raw_content import digests
+from gemsbench.data.raw_content import damage, digests
 from gemsbench.data.source import HubDataset, RawFile
 from gemsbench.errors import InputError
 from gemsbench.files import read_json, write_json
@@ -128,10 +128,15 @@ def _names(config: str, count: int) -> list[str]:
 
 
 def _in_mirror(folder: Path, hub: HubDataset) -> tuple[ListedFile, ...]:
+    """The files of a mirror folder by their own hashes; they must at least be whole, for nothing else tells."""
     names = [path.name for path in folder.glob("*.parquet")]
     for config in hub.configs:
         _require_whole(config, names, folder)
     wanted = sorted(name for config in hub.configs for name in _of_config(config, names))
+    for name in wanted:
+        problem = damage(folder / name, name)
+        if problem:
+            raise InputError(f"{folder / name}: {problem}. Copy it to the mirror again.")
     return tuple(
         ListedFile(name, "", (folder / name).stat().st_size, digests(folder / name, ("sha256",))["sha256"])
         for name in wanted

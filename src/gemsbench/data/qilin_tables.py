@@ -44,6 +44,7 @@ _USER, _RECENT = "user_idx", "recent_clicked_note_idxs"
 _NOTE_COLUMNS = ("note_idx", "note_title", "note_content")
 _SPACE = r"[\p{Cc}\s]+"
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet")
+_LARGEST = {"id": 2**53, "position": 2**31 - 1}  # floats tell whole numbers apart up to the first
 ITEM_COLUMNS = ("raw_id", "title", "description", "brand", "text", "category_paths", "queries")
 
 
@@ -67,7 +68,7 @@ class QilinRequests:
 
 
 def read_requests(folder: Path) -> QilinRequests:
-    """Read the four request tables of folder; raises InputError naming a missing file, shard, column or wrong type."""
+    """Read the four request tables of folder; raises InputError naming a missing file or column, or odd values."""
     parts: list[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]] = []
     raw: dict[str, int] = {}
     start = 0
@@ -94,7 +95,7 @@ def _read_file(file: Path, table: RequestTable, start: int) -> tuple[pl.DataFram
     requests = lazy.select(
         "row",
         pl.lit(table.task).alias("task"),
-        pl.col(_USER).cast(pl.Int64).alias("user"),
+        pl.col(_USER).alias("user"),
         query.fill_null("").str.replace_all(_SPACE, " ").str.strip_chars(" ").alias("query"),
         pl.format("{}/{}", pl.lit(table.config), pl.col(table.request)).alias("group"),
         last.cast(pl.Float64).fill_nan(None).alias("time"),
@@ -105,17 +106,44 @@ def _read_file(file: Path, table: RequestTable, start: int) -> tuple[pl.DataFram
         .select(
             "row",
             "place",
-            one.field("note_idx").cast(pl.Int64).alias("note"),
+            one.field("note_idx").alias("note"),
             (one.field("click").cast(pl.Float64) == 1).fill_null(False).alias("click"),
-            one.field("position").cast(pl.Float64).fill_nan(0).fill_null(0).cast(pl.Int32).alias("position"),
+            one.field("position").cast(pl.Float64).fill_nan(0).fill_null(0).alias("position"),
             one.field(table.timestamp).cast(pl.Float64).alias("time"),
         )
         .drop_nulls("note")
     )
-    recent = _exploded(lazy.select("row", _RECENT), _RECENT).select(
-        "row", "place", pl.col(_RECENT).cast(pl.Int64).alias("note")
-    )
-    return _collected(file, requests), _collected(file, shown), _collected(file, recent.drop_nulls("note"))
+    recent = _exploded(lazy.select("row", _RECENT), _RECENT).select("row", "place", pl.col(_RECENT).alias("note"))
+    whole = _whole_table(file, _collected(file, requests), f"column {_USER}", "user")
+    _require_numbered(file, table, whole)
+    results = _whole_table(file, _collected(file, shown), f"note_idx in {table.results}", "note")
+    results = _whole_table(file, results, f"position in {table.results}", "position")
+    clicked = _whole_table(file, _collected(file, recent.drop_nulls("note")), f"column {_RECENT}", "note")
+    return whole, results, clicked
+
+
+def _whole_table(file: Path, table: pl.DataFrame, where: str, name: str) -> pl.DataFrame:
+    """The table with its column as whole numbers (Int32 for position, else Int64); raises InputError for others."""
+    largest = _LARGEST["position" if name == "position" else "id"]
+    values = table[name]
+    number = values.cast(pl.Float64)
+    odd = values.filter(~(number.is_between(0, largest) & (number == number.floor())))
+    if len(odd):
+        raise InputError(
+            f"{file}, {where}: {len(odd):,} of {len(values):,} values are no whole numbers from 0 to {largest:,}, e.g. "
+            f"{odd[0]}. Is this the file of another dataset?"
+        )
+    return table.with_columns(values.cast(pl.Int32 if name == "position" else pl.Int64))
+
+
+def _require_numbered(file: Path, table: RequestTable, requests: pl.DataFrame) -> None:
+    """Raise InputError where a user's request has no number: its clicks could not be told from another's."""
+    missing = requests.filter(pl.col("user").is_not_null() & pl.col("group").is_null()).height
+    if missing:
+        raise InputError(
+            f"{file}, column {table.request}: {missing:,} of {requests.height:,} rows have none, and every request "
+            "needs one. Is this the file of another release?"
+        )
 
 
 def _exploded(lists: pl.LazyFrame, column: str) -> pl.LazyFrame:
@@ -139,9 +167,10 @@ def read_notes(folder: Path, wanted: pl.Series) -> tuple[pl.DataFrame, dict[str,
         _check(file, "column note_idx", schema["note_idx"], _whole, "whole numbers")
         for name in _NOTE_COLUMNS[1:]:
             _check(file, f"column {name}", schema[name], _text, "text")
-        lazy = pl.scan_parquet(file).select(_NOTE_COLUMNS).with_columns(pl.col("note_idx").cast(pl.Int64))
-        raw += _collected(file, lazy.select(pl.len())).item()
-        read.append(_collected(file, lazy.join(ids, on="note_idx", how="semi")))
+        lazy = pl.scan_parquet(file).select(_NOTE_COLUMNS)
+        raw += _whole_table(file, _collected(file, lazy.select("note_idx")), "column note_idx", "note_idx").height
+        known = lazy.with_columns(pl.col("note_idx").cast(pl.Int64))
+        read.append(_collected(file, known.join(ids, on="note_idx", how="semi")))
     # Of a note listed twice always the same text, whatever order the reader had.
     notes = pl.concat(read, how="vertical_relaxed").sort(_NOTE_COLUMNS, nulls_last=True)
     notes = notes.unique("note_idx", keep="first", maintain_order=True).with_columns(listed=pl.lit(True))
@@ -172,7 +201,7 @@ def _files(folder: Path, config: str) -> list[Path]:
     if whole.is_file():
         return [whole]
     if not shards:
-        raise InputError(f"{folder}: no {config}.parquet (or its shards {config}-*.parquet). Download that config.")
+        raise InputError(f"{folder}: no {config}.parquet (or its shards {config}-*.parquet). {_again(folder)}")
     named = [_SHARD.fullmatch(file.name.removeprefix(config)) for file in shards]
     odd = [file.name for file, match in zip(shards, named, strict=True) if match is None]
     if odd:
@@ -183,8 +212,13 @@ def _files(folder: Path, config: str) -> list[Path]:
     missing = [part for k in range(int(total)) if (part := f"-{k:05d}-of-{total}.parquet") not in found]
     if missing or len(of) > 1:
         short = f"{config}{missing[0]} is missing" if missing else f"shards of {len(of)} different sets"
-        raise InputError(f"{folder}: {short}; there are {', '.join(file.name for file in shards)}. Download {config}.")
+        raise InputError(f"{folder}: {short}; there are {', '.join(file.name for file in shards)}. {_again(folder)}")
     return shards
+
+
+def _again(folder: Path) -> str:
+    # The folder of raw files is named as the source or the recipe that it is of.
+    return f"Run `gemsbench data fetch {folder.name}`."
 
 
 @contextmanager

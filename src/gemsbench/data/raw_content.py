@@ -41,9 +41,9 @@ def require_content(path: Path, raw: RawFile, recorded: Pin | None, shown: Path 
         return
     if size and path.stat().st_size != size:
         raise InputError(f"{shown}: wrong size: {path.stat().st_size} bytes, expected {size}. {remedy}")
-    damage = _damage(path, raw.name)
-    if damage:
-        raise InputError(f"{shown}: {damage}. {remedy}")
+    problem = damage(path, raw.name)
+    if problem:
+        raise InputError(f"{shown}: {problem}. {remedy}")
 
 
 def digests(path: Path, names: Mapping[str, str] | tuple[str, ...]) -> dict[str, str]:
@@ -56,7 +56,7 @@ def digests(path: Path, names: Mapping[str, str] | tuple[str, ...]) -> dict[str,
     return {name: each.hexdigest() for name, each in hashes.items()}
 
 
-def _damage(path: Path, name: str) -> str:
+def damage(path: Path, name: str) -> str:
     """What is wrong with the container of a raw file of that name; "" when it is whole, or is no container."""
     if not path.stat().st_size:
         return "an empty file"

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 
 from gemsbench.data.source import HubDataset, RawFile, Source
 
+# Hashes of the release of 2014. Electronics: size and md5 from a public script that fetches these files, sha256 from
+# the git-lfs pointers of another public copy with the same sizes; PaddlePaddle's list has the same md5 of the reviews.
+# That list is the one source of the Kindle md5; of Kindle metadata nobody gives a hash.
 _SNAP = "snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 _MCAULEY_LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
 _AMAZON_TERMS = "none stated: published for research, not to be redistributed"

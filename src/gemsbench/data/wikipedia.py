@@ -29,7 +29,7 @@ DOCUMENTS = "documents.parquet"
 MIRROR = "GEMSBENCH_MIRROR"  # a folder of downloaded things; this one's files lie in wikipedia/<edition>
 REPOSITORY = "wikimedia/wikipedia"
 _COLUMNS = ("id", "text")
-ATTEMPTS = 4  # to read a file, where something has come before
+ATTEMPTS = 4  # to read a file, once anything has come
 BACKOFF_S = 5.0  # doubled after each failed attempt
 _ROWS_AT_A_TIME = 2000
 _BLANK_LINES = re.compile(r"\n\s*\n+")
@@ -70,11 +70,12 @@ def sample(folder: Path, settings: WikipediaSettings, seed: int) -> None:
     """
     sources = _sources(settings, seed)
     waiting = folder.parent / "wikipedia.checkpoint"
-    parts = []
+    parts, reached = [], False
     for number, source in enumerate(sources):
         part = waiting / f"{sha256_json([source, seed, settings.documents, settings.min_characters])}.parquet"
         if not part.is_file():
-            write_table(part, _of_file(sources, number, settings, seed))
+            write_table(part, _of_file(sources, number, settings, seed, reached=reached))
+            reached = True
         parts.append(read_table(part))
     rows = pl.concat(parts).bottom_k(settings.documents, by="key").drop("key")
     if rows.height < settings.documents:
@@ -110,23 +111,28 @@ def _sources(settings: WikipediaSettings, seed: int) -> list[str]:
     return [str(mirror / name) for name in names]
 
 
-def _of_file(sources: Sequence[str], number: int, settings: WikipediaSettings, seed: int) -> pl.DataFrame:
-    """The wanted rows of one of the files, with their keys; a broken stream begins again, a file without one not."""
+def _of_file(
+    sources: Sequence[str], number: int, settings: WikipediaSettings, seed: int, *, reached: bool
+) -> pl.DataFrame:
+    """The wanted rows of one of the files, with their keys.
+
+    A file whose stream breaks is read again, ATTEMPTS times in all. Where nothing has come in this run (reached: from
+    an earlier file) there is no connection, and the first failure is final. Raises InputError.
+    """
     failed = 0
     while True:
-        begun = False
 
         def noticed(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-            nonlocal begun
+            nonlocal reached
             for batch in batches:
-                begun = True
+                reached = True
                 yield batch
 
         try:
             return _smallest(noticed(_streamed(sources[number])), settings, seed)
         except _BrokenError as error:
             failed += 1
-            if failed == ATTEMPTS or not (begun or number or failed > 1):
+            if failed == ATTEMPTS or not reached:
                 raise _unreadable(sources, number, error) from error
         time.sleep(BACKOFF_S * 2 ** (failed - 1))
 

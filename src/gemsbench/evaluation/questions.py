@@ -84,8 +84,8 @@ def questions_of(table: pl.DataFrame) -> Questions:
     empty = table.filter(pl.col("positives").list.len() == 0)["case_id"]
     if len(empty):
         raise InputError(
-            f"{len(empty)} test cases have no right answer, first: case {empty[0]}: a recipe of released code, whose "
-            "cases with any number of answers are averaged in its own ways (gemsbench.evaluation.eval_modes)."
+            f"{len(empty)} test cases have no right answer, first: case {empty[0]}: a recipe of released code. "
+            "`gemsbench evaluate` does not average such cases; gemsbench.evaluation.eval_modes has that code's ways to."
         )
     items, offsets = ragged.flatten(table["items"])
     wanted, positive_offsets = ragged.flatten(table["positives"])

@@ -9,12 +9,14 @@ from typing import Any
 from gemsbench import registry
 from gemsbench.config import load_settings, settings_dict
 from gemsbench.data.corpus import Corpus
-from gemsbench.data.hub_listing import FETCHED, LISTING
+from gemsbench.data.dvc_pins import read_pin
+from gemsbench.data.hub_listing import FETCHED, LISTING, listing_of
 from gemsbench.data.recipe import Recipe
 from gemsbench.data.schema import TABLES
+from gemsbench.data.source import RawFile
 from gemsbench.data.sources import SOURCES
 from gemsbench.errors import InputError
-from gemsbench.pipeline.job import Job, content_hash
+from gemsbench.pipeline.job import MD5, Job, content_hash
 from gemsbench.profile import Profile, corpora
 from gemsbench.protocol.pack import EXPORTED, MANIFEST, STATS
 
@@ -50,19 +52,34 @@ def fetch_jobs(profile: Profile, name: str) -> tuple[Job, ...]:
 def source_job(name: str) -> Job:
     """The files of a source, data/raw/<source>; of a hub's dataset the note that all files of its listing have come.
 
-    The listing names them with their hashes, so it stands for their content.
+    The listing names them with their hashes, so it stands for their content. Raises InputError for a listing that is
+    not of the source.
     """
     source = SOURCES[name]
     folder = Path("data/raw") / name
     names = [file.name for file in source.files] + ([FETCHED] if source.hub else [])
-    pins = {file.name: file.sha256 for file in source.files if file.sha256}
+    pins = {file.name: pin for file in source.files if (pin := _pin(folder, file))}
+    noted = {LISTING: 0} if source.hub else {}
     if source.hub and (folder / LISTING).is_file():
         pins[FETCHED] = content_hash(folder / LISTING)
-    return Job("fetch", name, folder, outputs={file: folder / file for file in names}, provenance="", pins=pins)
+        noted |= {file.name: file.size for file in listing_of(name, source.hub, folder, None).files}
+    outputs = {file: folder / file for file in names}
+    return Job("fetch", name, folder, outputs=outputs, provenance="", pins=pins, noted=noted)
+
+
+def _pin(folder: Path, file: RawFile) -> str:
+    """The published hash of a raw file, sha256 before md5, else the one recorded in its .dvc file; "" unknown."""
+    recorded = None if file.sha256 or file.md5 else read_pin(folder / file.name)
+    md5 = file.md5 or (recorded.md5 if recorded else "")
+    return file.sha256 or (MD5 + md5 if md5 else "")
 
 
 def prepare_job(profile: Profile, recipe_name: str, out: Path | None = None) -> Job:
-    """Canonical tables, splits, cases and candidates of a recipe."""
+    """Canonical tables, splits, cases and candidates of a recipe.
+
+    The profile's history_length is none of the settings of a released recipe, whose code has its own.
+    """
+    recipe: Recipe = registry.resolve(registry.RECIPES[recipe_name])
     folder = out or results_folder(profile) / "prepared" / recipe_name
     raw = fetch_jobs(profile, recipe_name)
     settings = source_settings(profile, recipe_name)
@@ -71,7 +88,7 @@ def prepare_job(profile: Profile, recipe_name: str, out: Path | None = None) -> 
         rule="prepare",
         name=recipe_name,
         folder=folder,
-        settings={**settings, "history_length": profile.history_length},
+        settings=settings if recipe.released else {**settings, "history_length": profile.history_length},
         inputs=inputs,
         outputs={**{name: folder / f"{name}.parquet" for name in TABLES}, "stats": folder / STATS},
         code=(PREPARE_CODE, registry.RECIPES[recipe_name]),

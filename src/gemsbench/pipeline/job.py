@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gemsbench import provenance
-from gemsbench.files import sha256_file
+from gemsbench.data.raw_content import digests
 from gemsbench.provenance import Identity
 from gemsbench.source_code import source_files, source_sha256
 
@@ -20,6 +20,7 @@ RULES = (
 ON_DEMAND = ("fetch", "backbone", "basis")  # rules whose outputs may be missing while nothing that reads them runs
 LOCK = Path("envs/requirements.lock")
 TORCH = Path("envs/torch.txt")  # the one package that the lock leaves out
+MD5 = "md5:"  # before the hash in a pin of which no sha256 is known
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Job:
 
     name: the wildcards of its rule, joined by "/". inputs: name -> path; outputs: name -> path, all below folder.
     unversioned: outputs that are neither hashed nor kept by DVC (models). provenance: file name in folder, "" for
-    downloads, whose hash is mostly known beforehand (pins: file name -> sha256 of a file that need not be there).
+    downloads, whose hash is mostly known beforehand (pins: file name -> sha256, or MD5 and the md5, of a file that need
+    not be there). noted: files in folder that the outputs stand for without naming them -> bytes, 0 where unknown.
     """
 
     rule: str
@@ -41,6 +43,7 @@ class Job:
     code: tuple[str, ...] = ()
     provenance: str = provenance.FILE_NAME
     pins: Mapping[str, str] = field(default_factory=dict)
+    noted: Mapping[str, int] = field(default_factory=dict)
     replaceable: tuple[str, ...] = ()  # inputs that are made again from code and settings which this job has too
     makers: tuple[Job, ...] = ()  # the jobs that make replaceable inputs, where their records outlive these
 
@@ -77,7 +80,7 @@ class Job:
         inputs: dict[str, str] = {}
         for name, path in self.inputs.items():
             if path.is_file():
-                inputs[name] = content_hash(path)
+                inputs[name] = content_name(path, self.pins.get(name, ""))
             elif name in self.pins:
                 inputs[name] = self.pins[name]
             elif name in self.replaceable and known and name in known:
@@ -87,15 +90,25 @@ class Job:
         return Identity(self.rule, self.settings, inputs, _source_sha256(self.code))
 
 
-def content_hash(path: Path) -> str:
-    """sha256 of a file's bytes; read once while the file stays as it is (backbones are inputs of many jobs)."""
+def content_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Digest of a file's bytes; read once while the file stays as it is (backbones are inputs of many jobs)."""
     status = path.stat()
-    return _content_hash(path.absolute(), status.st_ino, status.st_mtime_ns, status.st_size)
+    return _content_hash(path.absolute(), algorithm, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def content_name(path: Path, pin: str = "") -> str:
+    """What a file's content is called: as the pin calls it where it is the pinned one, else by its sha256.
+
+    So a file that is there has the name that it has by its pin alone, whichever algorithm the pin is of.
+    """
+    if pin.startswith(MD5) and content_hash(path, "md5") == pin.removeprefix(MD5):
+        return pin
+    return content_hash(path)
 
 
 @functools.lru_cache(maxsize=4096)
-def _content_hash(path: Path, _inode: int, _mtime: int, _size: int) -> str:
-    return sha256_file(path)
+def _content_hash(path: Path, algorithm: str, _inode: int, _mtime: int, _size: int) -> str:
+    return digests(path, (algorithm,))[algorithm]
 
 
 # Many jobs run the same source, and no process of ours judges jobs before and after an edit.

@@ -130,7 +130,8 @@ def tables_job(profile: Profile, out: Path | None = None) -> Job:
     """The tables of the paper, from every evaluated run of the profile."""
     results = results_folder(profile)
     folder = out or results / "tables"
-    inputs = {f"published/{path.name}": path for path in sorted(PUBLISHED.glob("*.csv"))}
+    # No table reads the counts of data_stages.csv, which `data stats` and the cards show.
+    inputs = {f"published/{path.name}": path for path in sorted(PUBLISHED.glob("table*.csv"))}
     for recipe in profile.recipes:
         inputs[f"stats/{recipe}"] = results / "prepared" / recipe / "stats.json"
     for run in runs(profile):
@@ -163,7 +164,8 @@ def figures_job(profile: Profile, out: Path | None = None) -> Job:
         settings=settings_dict(profile),
         inputs=inputs,
         outputs={name: folder / name for name in FIGURE_FILES},
-        code=(FIGURES_CODE,),
+        # Captions say whose data the recipes are.
+        code=(FIGURES_CODE, *(registry.RECIPES[recipe] for recipe in profile.recipes)),
     )
 
 

@@ -29,6 +29,7 @@ class PlannedRule:
     seconds_each: float  # mean; of all jobs where none would run
     memory_mb: float
     source: str
+    unmeasured: bool = False  # some of the jobs that would run have no measured time
 
     def row(self) -> tuple[str | int, ...]:
         """The line as printed, in the order of HEADERS."""
@@ -38,12 +39,26 @@ class PlannedRule:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole plan. seconds: a lower bound on `cores` cores, jobs side by side, each rule after the one before."""
+    """The whole plan.
+
+    seconds: on `cores` cores, jobs side by side without gaps, those on a GPU one after another, each rule after the one
+    before.
+    """
 
     rules: tuple[PlannedRule, ...]
     cores: int
     seconds: float
     reasons: tuple[tuple[str, str], ...]  # (job, why it runs), without the jobs that only follow others
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """Rules with a job that would run and that no earlier run of it measured."""
+        return tuple(rule.rule for rule in self.rules if rule.unmeasured)
+
+    @property
+    def guessed(self) -> tuple[str, ...]:
+        """Those of them whose upper limits are guesses."""
+        return tuple(rule.rule for rule in self.rules if rule.unmeasured and rule.needs.guess)
 
 
 def plan(profile: Profile, cores: int | None = None) -> Plan:
@@ -70,19 +85,22 @@ def _planned(profile: Profile, rule: str, judged: Sequence[State]) -> PlannedRul
         seconds=tuple(cost.seconds for cost in costs) if to_run else (),
         seconds_each=sum(cost.seconds for cost in costs) / len(costs),
         memory_mb=max((cost.memory_mb for cost in costs), default=0.0),
-        source=_source(costs),
+        source=_source(costs, requested),
+        unmeasured=bool(to_run) and not all(cost.measured for cost in costs),
     )
 
 
-def _source(costs: Sequence[Expected]) -> str:
+def _source(costs: Sequence[Expected], requested: Needs) -> str:
     measured = sum(cost.measured for cost in costs)
     if measured == len(costs):
         return "measured"
-    return "upper limit" if not measured else f"{measured} of {len(costs)} measured"
+    if measured:
+        return f"{measured} of {len(costs)} measured"
+    return "guess" if requested.guess else "upper limit"
 
 
 def _side_by_side(rule: PlannedRule, cores: int) -> float:
-    lanes = max(1, cores // max(1, rule.needs.threads))
+    lanes = 1 if rule.needs.gpu else max(1, cores // max(1, rule.needs.threads))
     return max(sum(rule.seconds) / lanes, max(rule.seconds, default=0.0))
 
 

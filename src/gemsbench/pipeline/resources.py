@@ -17,12 +17,13 @@ DEFAULT = "default"
 
 @dataclass(frozen=True)
 class Needs:
-    """Requested for one job; mem_mb in MB, runtime in minutes, gpu in devices."""
+    """Requested for one job; mem_mb in MB, runtime in minutes, gpu in devices; guess: nobody has run such a job."""
 
     threads: int = 1
     mem_mb: int = 1000
     runtime: int = 10
     gpu: int = 0
+    guess: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gemsbench.pipeline.job import ON_DEMAND, Job, content_hash
+from gemsbench.pipeline.job import ON_DEMAND, Job, content_hash, content_name
 from gemsbench.pipeline.resources import benchmark_path
 from gemsbench.provenance import read_record
 
@@ -86,18 +86,24 @@ def _is_noticed(job: Job, path: Path, results: Path) -> bool:
     return not replaceable or benchmark_path(results, job).is_file()
 
 
+def lost(job: Job) -> tuple[Path, ...]:
+    """The files that the job's outputs stand for and that are not there."""
+    return tuple(job.folder / name for name in job.noted if not (job.folder / name).is_file())
+
+
 def _absent(job: Job) -> list[Path]:
-    return [path for path in job.outputs.values() if not path.is_file()]
+    """Outputs that are not there, or stand for a file that is not."""
+    return [path for path in job.outputs.values() if not path.is_file() or lost(job)]
 
 
 def judge(job: Job) -> tuple[Verdict, str]:
     """The verdict on one job's outputs as they lie there, and why."""
     if absent := _absent(job):
-        return "missing", f"{absent[0]} is missing"
+        gone = next((path for path in absent if not path.is_file()), None) or lost(job)[0]
+        return "missing", f"{gone} is missing"
     path = job.provenance_path
     if path is None:
-        wrong = [name for name, pin in job.pins.items() if content_hash(job.outputs[name]) != pin]
-        return ("stale", f"{wrong[0]} is not the pinned file") if wrong else ("current", "")
+        return _judge_download(job)
     record = read_record(path)
     if record is None:
         return "stale", f"{path} is missing"
@@ -111,6 +117,18 @@ def judge(job: Job) -> tuple[Verdict, str]:
     hashes = record.get("outputs", {})
     altered = [name for name, output in job.outputs.items() if content_hash(output) != hashes.get(name)]
     return ("stale", f"{altered[0]} was altered") if altered else ("current", "")
+
+
+def _judge_download(job: Job) -> tuple[Verdict, str]:
+    """By the pins; files that an output only stands for by their size, as they may be of many gigabytes."""
+    for name, pin in job.pins.items():
+        if content_name(job.outputs[name], pin) != pin:
+            return "stale", f"{name} is not the pinned file"
+    for name, size in job.noted.items():
+        found = (job.folder / name).stat().st_size
+        if size and found != size:
+            return "stale", f"{name} has {found} bytes, not the listed {size}"
+    return "current", ""
 
 
 def _identity(job: Job, recorded: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from gemsbench.pipeline.job import Job
 from gemsbench.pipeline.jobs import all_jobs
 from gemsbench.pipeline.resources import benchmark_path
 from gemsbench.pipeline.settings_files import settings_path, write_settings
-from gemsbench.pipeline.state import State, states
+from gemsbench.pipeline.state import State, lost, states
 from gemsbench.profile import Profile
 from gemsbench.provenance import read_record
 
@@ -54,6 +54,7 @@ def sync(profile: Profile, config: Path) -> Synced:
     write_settings(results, jobs)
     judged = states(jobs, results)
     _refuse_altered_downloads(judged)
+    _drop_untrue_notes(jobs)
     memory = SNAKEMAKE / f"synced-{profile.profile}.json"
     settled = _settled(memory)
     groups: dict[str, list[State]] = {"kept": [], "stamped": [], "stale": [], "missing": []}
@@ -91,6 +92,14 @@ def _refuse_altered_downloads(judged: Iterable[State]) -> None:
     for state in judged:
         if state.job.rule == "fetch" and state.job.pins and state.verdict == "stale":
             raise InputError(f"{state.job.folder}: {state.reason}. Delete that file and run again to fetch it anew.")
+
+
+def _drop_untrue_notes(jobs: Iterable[Job]) -> None:
+    """Snakemake sees only the note that a hub's files have come: without it, it fetches those that are gone."""
+    for job in jobs:
+        if lost(job):
+            for path in job.outputs.values():
+                path.unlink(missing_ok=True)
 
 
 def _key(job: Job) -> str:

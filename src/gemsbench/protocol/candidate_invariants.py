@@ -35,7 +35,7 @@ def candidate_violations(
     if not found:
         found = [*_touched(lists, tables["interactions"])]
     if not found:
-        found = [*_places(lists), *_same_draws(lists, tables["items"].height, negatives)]
+        found = [*place_violations(lists), *_same_draws(lists, tables["items"].height, negatives)]
     if not found and regenerate:
         found = [*_regenerated(tables, recipe, seed, negatives)]
     return found
@@ -104,8 +104,11 @@ def _any_known(lists: pl.DataFrame, base: int, known: npt.NDArray[np.int64]) -> 
     return bool(pairs.size) and bool((pairs[at] == few).any())
 
 
-def _places(lists: pl.DataFrame) -> Iterator[Violation]:
-    """Chi-square test over the targets' places, in as many bins as hold enough expected targets."""
+def place_violations(lists: pl.DataFrame) -> Iterator[Violation]:
+    """C4: chi-square test over the targets' places, in as many bins as hold enough expected targets.
+
+    lists: items, target_item; every target is among its items.
+    """
     widths = lists["items"].list.len().unique()
     if widths.len() != 1:  # several positives: lists of several lengths have no common place to test
         return

@@ -16,10 +16,12 @@ UPSTREAM_HISTORY = 5  # recommendation events of a history in GenSAR (arXiv 2504
 def case_statistics(tables: Mapping[str, pl.DataFrame], *, complete: bool = True) -> dict[str, Any]:
     """Cases, targets with an empty history, mean history length per task and split; users never tested.
 
-    tables: users, interactions (with split), cases. complete: every target with something before it is a case; targets
-    with an empty history are counted only then, nobody else can tell why a target has no case. in_cases: sizes as
-    Table 4 of arXiv 2601.09496 seems to count them (users with a case, items in histories or targets, cases per task).
-    leak_rate: share of cases whose target stands in their own history.
+    tables: users, interactions (with split), cases, candidates. complete: every target with something before it is a
+    case; targets with an empty history are counted only then, nobody else can tell why a target has no case. in_cases:
+    sizes as Table 4 of arXiv 2601.09496 seems to count them (users with a case, items in histories or targets, cases
+    per task).
+    leak_rate: of the cases that have a target, the share with one of their targets (candidates.positives of a valid or
+    test case) in their own history.
     """
     cases, events = tables["cases"], tables["interactions"]
     targets = events.filter(is_target()).group_by("task", "split").agg(targets=pl.len())
@@ -39,7 +41,7 @@ def case_statistics(tables: Mapping[str, pl.DataFrame], *, complete: bool = True
     return {
         **per,
         "in_cases": _in_cases(cases),
-        "leak_rate": _leak_rate(cases),
+        "leak_rate": _leak_rate(cases, tables["candidates"]),
         "users_without_test_case": users - asked,
         "share_users_without_test_case": (users - asked) / users if users else 0.0,
     }
@@ -55,9 +57,13 @@ def _in_cases(cases: pl.DataFrame) -> dict[str, int]:
     }
 
 
-def _leak_rate(cases: pl.DataFrame) -> dict[str, dict[str, float]]:
-    shown = pl.col("hist_items").list.contains(pl.col("target_item"))
-    rates = cases.group_by("task", "split").agg(shown.mean()).sort("task", "split")
+def _leak_rate(cases: pl.DataFrame, candidates: pl.DataFrame) -> dict[str, dict[str, float]]:
+    asked = cases.filter(pl.col("target_item") > 0).select("case_id", "task", "split", "target_item", "hist_items")
+    asked = asked.join(candidates.select("case_id", "positives"), on="case_id", how="left")
+    shown, targets = pl.col("hist_items").list, pl.col("positives")
+    # A case without a list of candidates is one to learn from, with one target.
+    leaked = pl.coalesce(shown.set_intersection(targets).list.len() > 0, shown.contains(pl.col("target_item")))
+    rates = asked.group_by("task", "split").agg(leaked.mean()).sort("task", "split")
     per: dict[str, dict[str, float]] = {task: {} for task in schema.TASKS}
     for task, split, rate in rates.iter_rows():
         per[task][split] = rate

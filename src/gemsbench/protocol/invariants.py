@@ -4,7 +4,7 @@ L-a the target is not in its history. L-b histories are strictly earlier and of 
 or (user, item) is a training target or in a training history, none held out as test is a validation target or in any
 history. L-d train <= valid <= test per user and task. L-e no event of the
 target's request in its history. L-f no query of the target's own pair in a recommendation history. S2 (for cases):
-they name events that exist and say what these events say. C1-C6: candidate_invariants.py.
+they name events that exist and say what these events say. R-h, R-s: case_rules.py. C1-C6: candidate_invariants.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gemsbench.data.invariants import SHOWN, Violation
 from gemsbench.data.recipe import Recipe
 from gemsbench.protocol.candidate_invariants import candidate_violations
 from gemsbench.protocol.candidates import NEGATIVES
+from gemsbench.protocol.case_rules import rule_violations
 from gemsbench.protocol.histories import TASK_BIT
 
 CHUNK = 100_000  # cases looked at together; bounds the memory
@@ -48,7 +49,7 @@ def protocol_violations(
     told = _told(events)
     for chunk in cases.iter_slices(CHUNK):
         found += _history_violations(chunk, told)
-    merged = _merged(found)
+    merged = [*_merged(found), *rule_violations(tables["cases"], events, recipe.cases)]
     return merged + candidate_violations(tables, recipe.name, seed, negatives, regenerate=not merged)
 
 

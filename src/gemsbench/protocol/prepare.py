@@ -43,7 +43,8 @@ def prepare(
 ) -> dict[str, Any]:
     """Write items, queries, users, interactions, cases, candidates (parquet) and stats.json to out; return the stats.
 
-    The folder appears whole or not at all. Raises CheckError listing the broken invariants with rows, InputError for
+    history_length: entries of a history; a released recipe has its own (stats: 0 where it cuts none). The folder
+    appears whole or not at all. Raises CheckError listing the broken invariants with rows, InputError for
     raw files that cannot be read.
     """
     check_length(recipe.cases, history_length, recipe.name)
@@ -52,8 +53,8 @@ def prepare(
         made = _released(log, recipe, seed, negatives)
     else:
         made = _ours(log, recipe, seed, history_length, negatives)
-    asked = {"seed": seed, "history_length": history_length, "negatives": negatives}
-    statistics = {**_statistics(recipe, made), **asked}
+    asked = {"seed": seed, "negatives": negatives}
+    statistics = {**_statistics(recipe, made), **asked, "history_length": made.history_length}
     with atomic_path(out) as folder:
         folder.mkdir()
         for name, table in made.tables.items():
@@ -72,6 +73,7 @@ class _Made:
     counts: Mapping[str, int]
     skipped: tuple[str, ...]
     malformed: int | None
+    history_length: int
 
 
 def _ours(log: RawLog, recipe: Recipe, seed: int, history_length: int, negatives: int) -> _Made:
@@ -84,7 +86,7 @@ def _ours(log: RawLog, recipe: Recipe, seed: int, history_length: int, negatives
     counts = {**canonical.counts, **counts}
     _stop_if(recipe, structure_violations(tables, recipe, counts))
     _stop_if(recipe, protocol_violations(tables, recipe, seed, negatives=negatives))
-    return _Made(tables, canonical.interactions, counts, canonical.skipped, canonical.malformed)
+    return _Made(tables, canonical.interactions, counts, canonical.skipped, canonical.malformed, history_length)
 
 
 def _released(log: ReleasedLog, recipe: Recipe, seed: int, negatives: int) -> _Made:
@@ -92,8 +94,9 @@ def _released(log: ReleasedLog, recipe: Recipe, seed: int, negatives: int) -> _M
     if broken:
         raise CheckError(f"{recipe.name}: " + " ".join(violation.message for violation in broken))
     tables, counts = released_tables(log, recipe, seed, negatives)
-    _stop_if(recipe, released_violations(tables, recipe, negatives, log))
-    return _Made(tables, tables["interactions"], {**log.counts, **counts}, log.skipped, log.malformed)
+    _stop_if(recipe, released_violations(tables, recipe, negatives, log=log))
+    counts = {**log.counts, **counts}
+    return _Made(tables, tables["interactions"], counts, log.skipped, log.malformed, log.max_history)
 
 
 def _stop_if(recipe: Recipe, broken: list[Violation]) -> None:
@@ -131,8 +134,7 @@ def _protocol_tables(
     events = split.interactions
     ruled = apply_case_rules(
         build_cases(events, history_length),
-        canonical.users,
-        canonical.items,
+        {"users": canonical.users, "items": canonical.items, "queries": canonical.queries},
         recipe.cases,
         seed=seed,
         recipe=recipe.name,

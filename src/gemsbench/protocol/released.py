@@ -6,13 +6,11 @@ be things the user touched. Every such recipe says so, and its numbers stand in 
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import polars as pl
 
 from gemsbench.data import schema
-from gemsbench.data.canonical import RAW_ITEMS, USER_SALT
+from gemsbench.data.canonical import RAW_ITEMS, hashed_users
 from gemsbench.data.flat_lists import IntArray, gathered, list_columns
 from gemsbench.data.item_text import clean_text
 from gemsbench.data.recipe import Recipe
@@ -20,6 +18,7 @@ from gemsbench.data.released_log import ReleasedLog
 from gemsbench.data.searches import folded
 from gemsbench.errors import InputError
 from gemsbench.protocol.released_candidates import Entries, Rows, released_candidates
+from gemsbench.protocol.released_negatives import SHORTER, is_shorter
 
 EXAMPLES: schema.Schema = {
     "task": schema.TASK,
@@ -206,11 +205,10 @@ def _cases(rows: Rows, entries: Entries, max_history: int) -> pl.DataFrame:
 
 
 def _users(users: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
-    hashed = [hashlib.sha256((USER_SALT + user).encode()).hexdigest() for user in users["user"]]
     per_task = events.group_by("user_id").agg(
         *((pl.col("task") == task).sum().cast(pl.Int32).alias(f"n_{task}") for task in schema.TASKS)
     )
-    users = users.with_columns(raw_id=pl.Series(hashed, dtype=pl.String))
+    users = users.with_columns(raw_id=hashed_users(users["user"]))
     users = users.join(per_task, on="user_id", how="left", maintain_order="left")
     return schema.conform(users.with_columns(pl.col("n_src", "n_rec").fill_null(0)), schema.USERS, "users")
 
@@ -243,13 +241,10 @@ def _made_queries(items: pl.DataFrame) -> pl.DataFrame:
 
 
 def _counts(tables: dict[str, pl.DataFrame], negatives: int) -> dict[str, int]:
-    lists = tables["candidates"].select(
-        wanted=pl.col("positives").list.len() + negatives, shown=pl.col("items").list.len()
-    )
     cases = tables["cases"]
     return {
         "released: cases": cases.height,
         "released: test cases without a target": cases.filter(pl.col("target_item") == 0).height,
         "released: cases with an empty history": cases.filter(pl.col("hist_items").list.len() == 0).height,
-        "released: candidate lists with fewer negatives": lists.filter(pl.col("shown") < pl.col("wanted")).height,
+        SHORTER: tables["candidates"].filter(is_shorter(negatives)).height,
     }

@@ -7,19 +7,30 @@ from collections.abc import Iterator, Mapping
 import polars as pl
 
 from gemsbench.data import schema
-from gemsbench.data.invariants import SHOWN, Violation
+from gemsbench.data.invariants import SHOWN, Violation, pin_violations
 from gemsbench.data.recipe import Recipe
 from gemsbench.data.released_log import ReleasedLog
 from gemsbench.errors import InputError
+from gemsbench.protocol.candidate_invariants import place_violations
 from gemsbench.protocol.candidates import NEGATIVES
-from gemsbench.protocol.released_negatives import own_entry_violations
+from gemsbench.protocol.released_negatives import (
+    SHORTER,
+    is_shorter,
+    own_entry_violations,
+    short_list_violations,
+)
 
 CHUNK = 40_000  # cases whose candidates are looked at together; bounds the memory, does not change the result
 _HISTORY = ("hist_items", "hist_tasks", "hist_queries", "hist_event_ids")
 
 
 def released_violations(
-    tables: Mapping[str, pl.DataFrame], recipe: Recipe, negatives: int = NEGATIVES, log: ReleasedLog | None = None
+    tables: Mapping[str, pl.DataFrame],
+    recipe: Recipe,
+    negatives: int = NEGATIVES,
+    *,
+    counts: Mapping[str, int] | None = None,
+    log: ReleasedLog | None = None,
 ) -> list[Violation]:
     """Broken invariants of the tables of a released recipe; empty when all hold.
 
@@ -27,15 +38,32 @@ def released_violations(
     kind of time and are in order of it; then, when these hold, R1 every case is what an example gives (history lists
     of one length, one target, none only in test), R2 the events are the targets of the cases, C1 every valid and test
     case has one list of distinct items with all its positives and at most `negatives` others, C2 the target is one of
-    the positives. With the log they were made from also C3, see released_negatives.py.
+    the positives; when all these hold, C4 the place of the positive is uniform over the full lists that have one
+    positive. With counts (of stats.json) also T1 and T2, the pins of the recipe, and C1 as many lists as then have
+    fewer negatives. With the log they were made from also C1 and C3, see released_negatives.py. C5 (the seed gives the
+    same lists) is not checked: draws are over entries, which only the log knows.
     """
     broken = [*_schemas(tables)] or [*_keys(tables), *_queries(tables), *_times(tables, recipe)]
     if broken:
         return broken
     lists = _lists(tables)
-    own = own_entry_violations(tables, log) if log is not None else ()
     n_items = tables["items"].height
-    return [*_cases(tables["cases"]), *_events(tables, lists), *_candidates(lists, n_items, negatives), *own]
+    found = [*_cases(tables["cases"]), *_events(tables, lists), *_candidates(lists, n_items, negatives)]
+    if not found:
+        one = (pl.col("positives").list.len() == 1) & (pl.col("items").list.len() == negatives + 1)
+        found = list(place_violations(lists.filter(one)))
+    if counts is not None:
+        found += [*pin_violations(counts, recipe), *_counted(lists, negatives, counts)]
+    if log is not None:
+        found += [*short_list_violations(lists, tables["items"], log, negatives), *own_entry_violations(tables, log)]
+    return found
+
+
+def _counted(lists: pl.DataFrame, negatives: int, counts: Mapping[str, int]) -> Iterator[Violation]:
+    shorter = lists.filter(is_shorter(negatives))
+    if shorter.height != counts.get(SHORTER, shorter.height):
+        message = f"{shorter.height} lists have fewer than {negatives} negatives, '{SHORTER}' is {counts[SHORTER]}."
+        yield Violation("C1", message, shorter.head(SHOWN))
 
 
 def _when(invariant: str, message: str, table: pl.DataFrame, bad: pl.Expr) -> Iterator[Violation]:

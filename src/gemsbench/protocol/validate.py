@@ -7,6 +7,7 @@ from pathlib import Path
 from gemsbench.data import schema
 from gemsbench.data.invariants import Violation, structure_violations
 from gemsbench.data.recipe import Recipe
+from gemsbench.errors import InputError
 from gemsbench.files import read_table
 from gemsbench.protocol.candidates import NEGATIVES
 from gemsbench.protocol.fingerprint import protocol_fingerprint
@@ -20,16 +21,21 @@ def validate(folder: Path, recipe: Recipe, seed: int) -> list[Violation]:
 
     Raises InputError naming a file that is missing, changed or of the wrong shape.
     """
+    if not folder.exists():
+        raise InputError(
+            f"{folder}: is not there. Make it: `gemsbench data prepare {recipe.name}` with the same --config and --out."
+        )
     pack = load_pack(folder)
     tables = {
         name: schema.conform(read_table(pack.folder / f"{name}.parquet"), columns, name)
         for name, columns in schema.TABLES.items()
     }
     negatives = int(pack.manifest.get("negatives", NEGATIVES))
+    counts = pack.manifest.get("funnel")
     if recipe.released:
-        broken = released_violations(tables, recipe, negatives)
+        broken = released_violations(tables, recipe, negatives, counts=counts)
     else:
-        broken = structure_violations(tables, recipe, pack.manifest.get("funnel")) or protocol_violations(
+        broken = structure_violations(tables, recipe, counts) or protocol_violations(
             tables, recipe, seed, negatives=negatives
         )
     if not broken and protocol_fingerprint(tables["cases"], tables["candidates"]) != pack.fingerprint:

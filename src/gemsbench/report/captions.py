@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from gemsbench.profile import NO_BACKBONE, Profile, method_entry
+from gemsbench.registry import RECIPES, resolve
 from gemsbench.report.rows import TASK_NAMES, ComparisonRows
 from gemsbench.report.run_results import MethodResult, Results
 from gemsbench.report.table import NOT_RUN
+
+if TYPE_CHECKING:
+    from gemsbench.data.recipe import Recipe
 
 MARKS = (
     "The best and second-best results of a task are in bold and underlined; * marks a best result that is "
@@ -18,6 +22,7 @@ MARKS = (
 )
 TIES = "Equal scores count against the method."
 PAPER = "arXiv 2601.09496"
+OF_PAPER = {"T5-base": "flan-t5-base", "Qwen-3B": "qwen2.5-3b-instruct"}  # block -> the backbone of the paper's size
 Shown: TypeAlias = Mapping[str, Mapping[str, MethodResult]]  # row -> column or recipe -> the result behind its cells
 MISSING = f"{NOT_RUN} means not built yet or not run."
 
@@ -80,7 +85,7 @@ def dataset_caption(profile: Profile, shown: SizeRows) -> str:
         f"Built as the released code does, test searches whose item stands in their own history: {released}."
         if released
         else "",
-        "" if profile.comparable_with_paper else "The measured data are not the paper's.",
+        "" if profile.comparable_with_paper else _measured_data(profile),
     ]
     return _join(sentences)
 
@@ -132,10 +137,31 @@ def comparability(profile: Profile) -> str:
     """The warning that stands in every caption of a profile that does not repeat the paper's experiment."""
     if profile.comparable_with_paper:
         return ""
+    used = [_papers_data(profile) or "other data"]
+    if any(OF_PAPER.get(block) != backbone for block, backbone in profile.tables.blocks.items()):
+        used.append("smaller models")
     return (
         f"These numbers are not comparable with the paper's ({PAPER}): "
-        f"profile {profile.profile} uses other data and smaller models."
+        f"profile {profile.profile} uses {' and '.join(used)}."
     )
+
+
+def _papers_data(profile: Profile) -> str:
+    """What the columns of a profile are when each shows a dataset of the paper, else ""."""
+    shown: list[Recipe] = [resolve(RECIPES[name]) for name in columns_of(profile).values()]
+    if not shown or not all(recipe.paper_row for recipe in shown):
+        return ""
+    if any(recipe.released for recipe in shown):
+        return "the paper's datasets, some built as the released code does (docs/datasets)"
+    return "the paper's datasets under this repository's rules (docs/datasets)"
+
+
+def _measured_data(profile: Profile) -> str:
+    known = _papers_data(profile)
+    if not known:
+        return "The measured data are not the paper's."
+    named = " and ".join(column_heading(label, recipe) for label, recipe in columns_of(profile).items())
+    return f"{named} are {known}."
 
 
 def _share_capped(result: MethodResult) -> str:

@@ -62,6 +62,11 @@ def render_card(recipe: Recipe, sources: Sequence[Source], statistics: Mapping[s
     return "\n\n".join(parts) + "\n"
 
 
+def without_statistics(reason: str) -> str:
+    """What stands after a card without measured numbers where a reader would look for them; reason: why."""
+    return f"\n## Measured\n\nNot shown: {_plain(reason)}\n"
+
+
 def static_cards() -> dict[str, str]:
     """File name -> card without measured numbers, of every registered recipe."""
     from gemsbench.data.sources import SOURCES
@@ -161,7 +166,8 @@ def _cases(recipe: Recipe) -> str:
     if rules.min_history:
         told.append(f"at least {rules.min_history} events before the target")
     if rules.train_share < 1:
-        told.append(f"{rules.train_share:.0%} of a user's training cases, the last one always")
+        share = f"{100 * rules.train_share:g} %"
+        told.append(f"for training the last case of a user and {share} of the others")
     return "; ".join(told) or "all; a recommendation needs a history entry, a search may have none"
 
 

@@ -74,6 +74,7 @@ _QILIN: Mapping[str, Origin] = {
     "items with a row in notes": part("items"),
     "items with text": part("items"),
     "users in examples": left("users in the 3-core"),
+    "Table 4: users": left("users in the 3-core"),
     "released: test cases without a target": part("released: cases"),
     "released: cases with an empty history": part("released: cases"),
 }
@@ -81,10 +82,15 @@ _GENSAR: Mapping[str, Origin] = {
     "searches": part("review_lines"),
     # Nothing is cut to a core here: metadata are read for every product of the reviews.
     **dict.fromkeys(
-        ("items_with_metadata", "items_with_text", "items_without_any_text", "items_with_query"),
+        (
+            "items_with_metadata",
+            "items_with_text",
+            "items_without_any_text",
+            "items_with_query",
+            "items_with_short_text",
+        ),
         part("items_in_reviews"),
     ),
-    "items_with_short_text": part("items"),
     **{
         f"gensar: {task} events {stage}": left(f"gensar: {task} events {before}")
         for task in TASKS

@@ -118,8 +118,8 @@ def _removed(stage: str, stages: Sequence[str], counts: Mapping[str, int]) -> tu
 def _sources(known: Mapping[str, Published], stages: Sequence[str]) -> Iterator[str]:
     """One remark per source of published numbers, with the lines that it stands for."""
     for source in dict.fromkeys(told.source for told in known.values()):
-        lines = [str(stages.index(stage) + 1) for stage, told in known.items() if told.source == source]
-        yield f"Published, line {', '.join(lines)}: {source}."
+        lines = sorted(stages.index(stage) + 1 for stage, told in known.items() if told.source == source)
+        yield f"Published, line {', '.join(map(str, lines))}: {source}."
 
 
 def cases(recipe: Recipe, statistics: Mapping[str, Any]) -> Section:
@@ -160,7 +160,10 @@ def items(statistics: Mapping[str, Any]) -> Section:
 
 
 def unknown_shares(folder: Path, vocabularies: Sequence[Vocabulary], missing: Sequence[str], seed: int) -> Section:
-    """Share of unknown tokens in item texts and queries, and of texts with at least one, per tokenizer."""
+    """Share of unknown tokens in item texts and queries, and of texts with at least one, per tokenizer.
+
+    A tokenizer that cannot be read is a remark.
+    """
     columns = (
         Column("tokenizer", "text"),
         Column("of", "text"),
@@ -180,7 +183,12 @@ def unknown_shares(folder: Path, vocabularies: Sequence[Vocabulary], missing: Se
             "queries": sample_texts(tables["queries"], "text", "text", seed),
         }
         for vocabulary in vocabularies:
-            for kind, found in unknown_tokens(vocabulary, texts).items():
+            try:
+                counted = unknown_tokens(vocabulary, texts)
+            except InputError as error:
+                notes.append(f"{vocabulary.name}: {error}")
+                continue
+            for kind, found in counted.items():
                 per_text, unknown, touched = (
                     part / whole if whole else None
                     for part, whole in (
@@ -239,8 +247,8 @@ def dataset_statistics(
 ) -> list[Section]:
     """Every section of a prepared recipe; folder: its prepared tables; missing: a line per tokenizer not found.
 
-    Never fails where numbers differ from published ones. Raises InputError for tables and tokenizers that it cannot
-    read.
+    Never fails where numbers differ from published ones, nor for a tokenizer that it cannot read. Raises InputError for
+    such tables.
     """
     return [
         sizes(recipe, statistics),

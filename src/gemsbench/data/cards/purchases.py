@@ -55,7 +55,7 @@ ELECTRONICS_2014 = Card(
         "printed beside it both ways.",
         "The released code starts from searches for three of four purchases and filters products and users further; "
         "this recipe takes from it only the least history and the share of training cases. On simulated files of true "
-        "size it has 1.37 times as many cases as Table 4 counts.",
+        "size it has about a third more cases than Table 4 counts.",
     ),
 )
 
@@ -100,14 +100,15 @@ ELECTRONICS_2018 = Card(
         *PURCHASES,
         "A category path ends before the first element that holds a tag, is longer than 60 characters or ends with "
         "a full stop: page fragments and product features leak into it.",
-        "Text is title, description, features and brand; a title that is a page's script counts as missing.",
+        "Text is title, description, features and brand (without the page's 'by' before it); a title that is a page's "
+        "script counts as missing.",
         *SEARCHES,
         *SUBSAMPLE,
     ),
     flaws=(
         "No count of this file is pinned: none could be checked against the file itself.",
-        "Short product features without a full stop stay in some category paths and so in the queries. The rule on full "
-        "stops is ours; a category that ends with one would be cut too.",
+        "Short product features without a full stop stay in some category paths and so in the queries. The rule on "
+        "full stops is ours; a category that ends with one would be cut too.",
         *MADE_UP_SEARCHES[:2],
     ),
 )
