@@ -148,3 +148,25 @@ def test_pins_without_bytes_stand_in_nobodys_way(server: Any, root: Path, tmp_pa
     assert "failed to pull" in dvc_pins.pull(root, [path]) and not path.exists()
     assert dvc_pins.pull(root, [path.with_name("unknown.gz")]) == ""
     assert server.requests == []
+
+
+@pytest.mark.slow
+def test_a_hash_that_has_changed_wins_over_what_dvc_keeps(server: Any, root: Path, capsys: Any) -> None:
+    """As after a new listing of a hub: DVC's cache would restore the old file by the old pin again and again."""
+    other = CONTENT[::-1]
+    server.files |= {"/a.csv": CONTENT, "/new.csv": other}
+    old, new = (
+        RawFile("a.csv", hashlib.sha256(content).hexdigest(), len(content), f"{server.url}/{name}")
+        for content, name in ((CONTENT, "a.csv"), (other, "new.csv"))
+    )
+    path = get(root, old) / "a.csv"
+    assert read_pin(path) == Pin(MD5, len(CONTENT))
+    path.unlink()
+    get(root, new)
+    assert path.read_bytes() == other
+    assert "DVC keeps another file" in capsys.readouterr().err
+    assert read_pin(path) == Pin(hashlib.md5(other, usedforsecurity=False).hexdigest(), len(other))
+    path.unlink()
+    server.requests.clear()
+    get(root, new)
+    assert path.read_bytes() == other and server.requests == []

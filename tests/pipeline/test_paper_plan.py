@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gemsbench.errors import InputError
 from gemsbench.files import write_text
 from gemsbench.pipeline.job import RULES
 from gemsbench.pipeline.jobs import all_jobs, figures_job, tables_job
@@ -78,3 +80,8 @@ def test_tables_depend_on_the_tables_of_the_paper_alone(repository: Path, monkey
 
 def test_figures_know_the_recipes_that_their_captions_tell_of(paper: Profile) -> None:
     assert {RECIPES[name] for name in paper.recipes} < set(figures_job(paper).code)
+
+
+def test_histories_that_are_too_short_are_refused_before_anything_is_fetched(paper: Profile) -> None:
+    with pytest.raises(InputError, match=r"electronics-2014: asks for 5 events .* history_length is 3"):
+        list(all_jobs(replace(paper, history_length=3)))

@@ -59,7 +59,10 @@ def _named(known: Iterable[str], name: str, config: Path) -> None:
     from gemsbench.registry import RECIPES
 
     if name in RECIPES and name not in known:
-        raise InputError(f"{config} does not name recipe '{name}': add `{name}: {{}}` under recipes of {config}.")
+        raise InputError(
+            f"{config} does not name recipe '{name}': name a profile that does (config/paper.yaml has the large ones) "
+            f"with --config, or add `{name}: {{}}` under recipes of {config}."
+        )
 
 
 def corpus_of(profile: Profile, config: Path, name: str) -> tuple[Corpus, Any]:

@@ -126,7 +126,8 @@ def only_file(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
-        raise InputError(f"{folder}: needs exactly one file named {pattern}, found: {names}.")
+        fetch = f" Get it: gemsbench data fetch {folder.name}." if not found else ""
+        raise InputError(f"{folder}: needs exactly one file named {pattern}, found: {names}.{fetch}")
     return found[0]
 
 

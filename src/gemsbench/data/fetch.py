@@ -49,14 +49,14 @@ def fetch_source(source: Source, root: Path, *, quiet: bool = False) -> Path:
     if source.hub is not None:
         listing = hub_listing.listing_of(source.name, source.hub, folder, _mirror_folder())
         files += hub_listing.raw_files(source.name, source.hub, listing)
-    missing = [raw for raw in files if not _present(folder / raw.name, raw)]
+    absent = missing = [raw for raw in files if not _present(folder / raw.name, raw)]
     try:
         missing = _pull(root, folder, missing)
         missing = [raw for raw in missing if not _mirrored(folder / raw.name, raw)]
         for url in dict.fromkeys(raw.url for raw in missing):
             _downloaded([raw for raw in missing if raw.url == url], folder, quiet)
     finally:  # what has come stays, and DVC keeps it, when a later file fails
-        _noted(root, folder, [raw for raw in files if (folder / raw.name).is_file()])
+        _noted(root, folder, [raw for raw in files if (folder / raw.name).is_file()], arrived=absent)
     if source.hub is not None:
         _note_listing(folder, bool(listing.revision))
     return folder
@@ -83,14 +83,21 @@ def _present(path: Path, raw: RawFile) -> bool:
     return True
 
 
-def _noted(root: Path, folder: Path, files: Sequence[RawFile]) -> None:
-    """Record the files that are there in their .dvc files, and put them into DVC's cache."""
+def _noted(root: Path, folder: Path, files: Sequence[RawFile], *, arrived: Sequence[RawFile]) -> None:
+    """Record the files that are there in their .dvc files, and put them into DVC's cache.
+
+    A pin of other content than a published hash allows is one of an earlier listing or registry: it is written anew.
+    """
     for raw in files:
         path, pin = folder / raw.name, dvc_pins.read_pin(folder / raw.name)
         unpublished = not raw.sha256 and not raw.md5
-        if (pin is not None and pin.md5) or not (unpublished or (root / ".dvc").is_dir()):
+        if pin is not None and pin.md5 and (unpublished or raw not in arrived):
+            continue
+        if not (unpublished or (root / ".dvc").is_dir()):
             continue
         recorded = dvc_pins.Pin(digests(path, ("md5",))["md5"], path.stat().st_size)
+        if pin is not None and pin.md5 == recorded.md5:
+            continue
         dvc_pins.write_pin(path, recorded, "" if raw.unpacked else raw.url)
         if unpublished:
             print(
@@ -108,7 +115,25 @@ def _pull(root: Path, folder: Path, files: Sequence[RawFile]) -> list[RawFile]:
     problem = dvc_pins.pull(root, [folder / raw.name for raw in files])
     if problem:
         print(f"{folder}: not all files came through DVC ({problem}); trying the other sources.", file=sys.stderr)
-    return [raw for raw in files if not _present(folder / raw.name, raw)]
+    return [raw for raw in files if not _from_dvc(folder / raw.name, raw)]
+
+
+def _from_dvc(path: Path, raw: RawFile) -> bool:
+    """Whether DVC had the file; what it kept under a pin that is out of date is put away."""
+    if not path.is_file():
+        return False
+    try:
+        require_content(path, raw, dvc_pins.read_pin(path), path, "It is fetched anew.")
+    except InputError as error:
+        path.unlink()
+        print(f"DVC keeps another file than the one that is known by hash now. {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _own_hashes(raw: RawFile) -> str:
+    """What to do where the known hash is one of a mirror's earlier file: then the listing names no address."""
+    return "" if raw.url else f", or delete {hub_listing.LISTING}, whose hashes are those of an earlier mirror"
 
 
 def _mirror_folder() -> Path | None:
@@ -132,7 +157,7 @@ def _mirrored(path: Path, raw: RawFile) -> bool:
                 shutil.copyfileobj(opened, out)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"{source}: cut off or damaged ({error}). Copy it to the mirror again.") from error
-        remedy = f"The mirror named by {MIRROR} holds another file. Copy the right one there."
+        remedy = f"The mirror named by {MIRROR} holds another file. Copy the right one there{_own_hashes(raw)}."
         require_content(temporary, raw, dvc_pins.read_pin(path), source, remedy)
     return True
 

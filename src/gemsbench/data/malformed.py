@@ -27,5 +27,6 @@ def stop_above_limit(path: Path, malformed: int, lines: int, listed: Sequence[st
     if malformed > LIMIT * lines:
         raise InputError(
             f"{path}: {malformed:,} of {lines:,} lines that were read are malformed, more than {LIMIT:.1%}: "
-            f"{'; '.join(listed[:_SHOWN])}. The file is damaged or another one: delete it and fetch it again."
+            f"{'; '.join(listed[:_SHOWN])}. The file is damaged or another one: delete it and fetch it again. If its "
+            "hash was only recorded at its first download, take that record back first (git checkout -- its .dvc file)."
         )

@@ -28,7 +28,10 @@ def require_content(path: Path, raw: RawFile, recorded: Pin | None, shown: Path 
     size = raw.size
     if not known and recorded is not None and recorded.md5:
         known, size = {"md5": recorded.md5}, recorded.size
-        remedy = f"{remedy} Its hash is the one of the first download, recorded in {raw.name}.dvc: nobody publishes it."
+        remedy = (
+            f"{remedy} Its hash is the one of the first download, recorded in {raw.name}.dvc: nobody publishes it. If "
+            f"that copy was wrong, take the record back (git checkout -- {raw.name}.dvc) and fetch again."
+        )
     if known:
         found = digests(path, known)
         wrong = next((name for name, value in known.items() if found[name] != value), "")

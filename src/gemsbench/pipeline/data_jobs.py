@@ -18,6 +18,7 @@ from gemsbench.data.sources import SOURCES
 from gemsbench.errors import InputError
 from gemsbench.pipeline.job import MD5, Job, content_hash
 from gemsbench.profile import Profile, corpora
+from gemsbench.protocol.case_rules import check_length
 from gemsbench.protocol.pack import EXPORTED, MANIFEST, STATS
 
 RESULTS = Path("results")
@@ -77,9 +78,11 @@ def _pin(folder: Path, file: RawFile) -> str:
 def prepare_job(profile: Profile, recipe_name: str, out: Path | None = None) -> Job:
     """Canonical tables, splits, cases and candidates of a recipe.
 
-    The profile's history_length is none of the settings of a released recipe, whose code has its own.
+    The profile's history_length is none of the settings of a released recipe, whose code has its own. Raises InputError
+    when it is too short for the recipe's cases.
     """
     recipe: Recipe = registry.resolve(registry.RECIPES[recipe_name])
+    check_length(recipe.cases, profile.history_length, recipe_name)  # before gigabytes are fetched
     folder = out or results_folder(profile) / "prepared" / recipe_name
     raw = fetch_jobs(profile, recipe_name)
     settings = source_settings(profile, recipe_name)
