@@ -21,6 +21,7 @@ from typing import Any
 import polars as pl
 
 from gemsbench.data.corpus import Corpus
+from gemsbench.data.hub_listing import online
 from gemsbench.errors import InputError
 from gemsbench.files import read_table, remove, sha256_json, write_table
 from gemsbench.seeds import hash64_many, mix64, stream, stream_seed
@@ -158,7 +159,7 @@ def _streamed(source: str) -> Iterator[pl.DataFrame]:
         raise InputError(
             "wikipedia: the package `datasets` is not there. Install gemsbench with the extra [methods]."
         ) from error
-    with TemporaryDirectory() as cache, online(datasets):
+    with TemporaryDirectory() as cache, online(), _datasets_online(datasets):
         try:
             rows = datasets.load_dataset(
                 "parquet", data_files=[source], split="train", streaming=True, columns=list(_COLUMNS), cache_dir=cache
@@ -186,18 +187,16 @@ def _smallest(batches: Iterator[pl.DataFrame], settings: WikipediaSettings, seed
 
 
 @contextmanager
-def online(datasets: Any) -> Iterator[None]:
-    """Within the block the libraries may use the network; they read HF_HUB_OFFLINE when they were imported."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = False
+def _datasets_online(datasets: Any) -> Iterator[None]:
+    """Within the block `datasets`, which has a switch of its own, may use the network too, and draws no bars."""
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = False
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+        datasets.config.HF_HUB_OFFLINE = before
         if bars:
             datasets.enable_progress_bars()
 
