@@ -60,7 +60,7 @@ ELECTRONICS_2014 = Card(
 )
 
 ELECTRONICS_2014_REFERENCE = Card(
-    about="The purchases of electronics on Amazon (reviews of 1999 to July 2014) with the searches that Ai et al. "
+    about="The purchases of electronics on Amazon (reviews up to July 2014) with the searches that Ai et al. "
     "made of them, cut as the code released with arXiv 2601.09496 cuts them. For comparison with published "
     "numbers only.",
     cut=(

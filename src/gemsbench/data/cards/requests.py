@@ -32,8 +32,8 @@ SIMULATED_QILIN = Card(
 )
 
 QILIN = Card(
-    about="Searches and feed recommendations of 15,482 users of a Chinese note-sharing service (Xiaohongshu) in "
-    "late 2024, with the notes shown, the clicks, and the recent clicks before each request. Anonymised by its "
+    about="Searches and feed recommendations of 15,482 users of a Chinese note-sharing service (Xiaohongshu), "
+    "with the notes shown, the clicks, and the recent clicks before each request. Anonymised by its "
     "publishers. Language: Chinese.",
     cut=CUT,
     flaws=(
